@@ -1,0 +1,120 @@
+# Copyright: (c) 2026, kvm.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a backend declares: its fields, what libvirt can do for it, and the native ways for the rest.
+
+A backend is data and a few functions in one file of backends/. The engine asks it and never
+compares type names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+OPERATIONS = ("create", "clone", "resize", "delete", "upload", "download", "wipe")
+
+# How an operation is done: by libvirt, by a native function of the backend, or not at all.
+LIBVIRT = "libvirt"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An operation that a backend can't do: why, and what to do instead."""
+
+    reason: str
+    instead: str
+
+
+@dataclass(frozen=True)
+class Native:
+    """An operation that the backend's own command does; call(connection, pool, volume, ...) on this host."""
+
+    command: str
+    call: Callable[..., None] | None = None
+
+
+@dataclass(frozen=True)
+class Protection:
+    """How a backend itself keeps a volume from being removed, for O(immutable).
+
+    read(connection, pool options, volume name) tells whether it does; set(..., wanted) starts or ends it.
+    """
+
+    read: Callable[[Any, dict[str, Any], str], bool]
+    set: Callable[[Any, dict[str, Any], str, bool], None]
+
+
+def rounded(granule: int) -> Callable[[dict[str, Any], str | None], int]:
+    """The capacity rule of a backend that rounds every volume up to the same granule, in bytes."""
+    return lambda pool, form: granule
+
+
+# What qemu-img rounds a virtual size up to, by format (seen with qemu 7.2): cylinders for vpc, grains for vmdk.
+FILE_GRANULES = {"raw": 1, "qcow2": 1024, "qcow": 1024, "qed": 1024, "vdi": 1024, "vmdk": 65536, "vpc": 2 * 1024 * 1024}
+
+
+def file_granule(pool: dict[str, Any], form: str | None) -> int:
+    """What a file of a format is rounded up to, in bytes."""
+    return FILE_GRANULES.get(form or "raw", 1024)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """All that the engine has to know of a pool type.
+
+    type       libvirt's name, which is the suffix of the module with '-' as '_'.
+    fields     option name to its place in the pool's XML.
+    volume_formats   formats that a new volume can have; empty where a volume is only bytes.
+    operations one of LIBVIRT, Native or Refused for each of OPERATIONS.
+    build_choices  the values of O(build) that mean something here, the default first.
+    build_flags    build value to the flags of virStoragePoolBuild; a missing one means no build.
+    makes_directory  whether the target path is a directory of the host that the pool owns.
+    mounts         whether starting the pool mounts a file system on that directory.
+    conflicts_by   options by which two pools are the same storage, besides what libvirt itself checks.
+    delete_data    what delete_data does: "volumes", "pool" or a Refused.
+    servers        (options) -> [(host, port)] that must answer TCP before a start, any one of them.
+    blank          (options) -> True, False or None: whether building would overwrite nothing;
+                   None for a backend whose build formats nothing.
+    keeps_format   whether a volume's format can be read back; a partition's is given when it is made.
+    granule        (options, format) -> bytes that a capacity is rounded up to.
+    name_error     (volume name, names there, options) -> what is wrong with a new name, or "".
+    option_error   (options, whether the storage is about to be built) -> what is wrong with options that are
+                   right one by one, or "".
+    start_hint     (libvirt's words, options) -> the likely cause of a failed start, or "".
+    numbered       whether new volumes get the next number, so that they are made one after the other.
+    protection     the backend's own way to keep a volume from being removed, or None.
+    constants      what a new pool has in places that libvirt's schema asks for and a user need not know.
+    only_one       whether a host can have but one pool of the type.
+    schema_agrees  (options) -> whether libvirt's schema takes what its driver takes.
+    """
+
+    type: str
+    fields: dict[str, Any]
+    operations: dict[str, Any]
+    volume_formats: tuple[str, ...] = ()
+    default_format: str | None = None
+    build_choices: tuple[str, ...] = ("never",)
+    build_flags: dict[str, int] = field(default_factory=dict)
+    makes_directory: bool = False
+    mounts: bool = False
+    conflicts_by: tuple[str, ...] = ()
+    delete_data: Any = "volumes"
+    servers: Callable[[dict[str, Any]], list[tuple[str, int]]] = lambda options: []
+    blank: Callable[[dict[str, Any]], bool | None] | None = None
+    keeps_format: bool = True
+    granule: Callable[[dict[str, Any], str | None], int] = file_granule
+    name_error: Callable[[str, list[str], dict[str, Any]], str] = lambda name, there, options: ""
+    option_error: Callable[[dict[str, Any], bool], str] = lambda options, builds: ""
+    start_hint: Callable[[str, dict[str, Any]], str] = lambda words, options: ""
+    capacity_optional: bool = False
+    protection: Protection | None = None
+    numbered: bool = False
+    constants: dict[str, str] = field(default_factory=dict)
+    only_one: bool = False
+    schema_agrees: Callable[[dict[str, Any]], bool] = lambda options: True
+
+    @property
+    def module(self) -> str:
+        return "pool_" + self.type.replace("-", "_")

@@ -1,0 +1,45 @@
+# Copyright: (c) 2026, kvm.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""iscsi-direct: volumes are LUNs of an iSCSI target, which QEMU itself speaks to; nothing is attached to the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backend import LIBVIRT, Backend, Native, rounded
+from .shared import KEPT_BY_THE_ARRAY, LUN_OPERATIONS, Iqn, auth, chap_hint, hosts, servers
+
+ISCSI_PORT = 3260
+
+
+def start_hint(words: str, options: dict[str, Any]) -> str:
+    """What the target's status numbers mean."""
+    if "Authentication failure" in words:
+        return chap_hint(options)
+    if "Target not found" in words:
+        return f"there is no target {options.get('target_iqn')} at this address: compare with the target's own list"
+    return ""
+
+
+BACKEND = Backend(
+    type="iscsi-direct",
+    fields={
+        "hosts": hosts(at_most=1),
+        "target_iqn": Iqn("source/device/@path", required=True),
+        "initiator_iqn": Iqn("source/initiator/iqn/@name", required=True),
+        "auth": auth("chap"),
+    },
+    operations={
+        **LUN_OPERATIONS,
+        "upload": Native("qemu-img convert"),
+        "download": Native("qemu-img convert"),
+        "wipe": LIBVIRT,
+    },
+    conflicts_by=("hosts", "target_iqn", "initiator_iqn"),
+    delete_data=KEPT_BY_THE_ARRAY,
+    servers=servers(ISCSI_PORT),
+    granule=rounded(1),
+    start_hint=start_hint,
+)

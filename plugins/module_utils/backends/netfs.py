@@ -1,0 +1,92 @@
+# Copyright: (c) 2026, kvm.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""netfs: volumes are files on an NFS, CIFS or Gluster share, which libvirt mounts for the pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backend import LIBVIRT, OPERATIONS, Backend
+from ..errors import bad_value
+from ..fields import At, same_path
+from .shared import FILE_FORMATS, MOUNT_OPTIONS, PERMISSIONS, VENDOR, hosts
+
+PORTS = {"nfs": 2049, "auto": 2049, "cifs": 445, "glusterfs": 24007}
+PACKAGES = {"nfs": "nfs-common or nfs-utils", "auto": "nfs-common or nfs-utils", "cifs": "cifs-utils"}
+
+
+def servers(options: dict[str, Any]) -> list[tuple[str, int]]:
+    """The server at the port of its protocol."""
+    port = PORTS[options.get("source_format", "auto")]
+    return [(host["name"], host.get("port", port)) for host in options.get("hosts", [])]
+
+
+def option_error(options: dict[str, Any], builds: bool) -> str:
+    """What libvirt's schema refuses without saying why."""
+    form = options.get("source_format", "auto")
+    if form in ("auto", "nfs"):
+        if not options["source_path"].startswith("/"):
+            return f"the directory of an NFS server is an absolute path, and source_path is {options['source_path']!r}"
+        if "," in options.get("protocol_version", ""):
+            return "protocol_version is one version of NFS, such as '4'; mount_options is for everything else"
+    elif "protocol_version" in options:
+        return f"protocol_version is for NFS, and source_format is {form}"
+    return ""
+
+
+def start_hint(words: str, options: dict[str, Any]) -> str:
+    """What mount and its helpers mean."""
+    form = options.get("source_format", "auto")
+    server = (options.get("hosts") or [{"name": "the server"}])[0]["name"]
+    share = f"{options.get('source_path')} of {server}"
+    if "access denied by server" in words or "Permission denied" in words:
+        return f"{server} answers, but does not let this host mount {share}: look at its exports and permissions"
+    if "need a /sbin/mount." in words or "unknown filesystem type" in words:
+        package = PACKAGES.get(form, "glusterfs-client or glusterfs-fuse")
+        return f"this host has no helper that mounts {form}: install {package}"
+    if "Mounting glusterfs" in words:
+        return f"{server} answers, but {share} can't be mounted: compare with 'gluster volume status' there"
+    if "Connection refused" in words or "Connection timed out" in words or words == "timeout":
+        return f"{server} answers, but does not let {share} be mounted by {form}: is it exported and running?"
+    if "No such file or directory" in words or "does not exist" in words:
+        return f"there is no {share}"
+    return ""
+
+
+class SharePath(At):
+    """A path of an NFS server is absolute; the share of CIFS and the volume of Gluster may go without the slash."""
+
+    def clean(self, thing: str, option: str, value: Any) -> str:
+        value = super().clean(thing, option, value)
+        if ".." in value.split("/"):
+            raise bad_value(thing, option, value, "a path without '..'")
+        return value
+
+
+BACKEND = Backend(
+    type="netfs",
+    fields={
+        "path": At("target/path", "path", required=True),
+        "hosts": hosts(at_most=1),
+        "source_path": SharePath("source/dir/@path", required=True, same=same_path),
+        "source_format": At("source/format/@type", choices=tuple(PORTS)),
+        "protocol_version": At("source/protocol/@ver"),
+        **VENDOR,
+        "permissions": PERMISSIONS,
+        "mount_options": MOUNT_OPTIONS,
+    },
+    operations=dict.fromkeys(OPERATIONS, LIBVIRT),
+    volume_formats=FILE_FORMATS,
+    default_format="raw",
+    build_choices=("if_blank", "never"),
+    build_flags={"if_blank": 0},
+    makes_directory=True,
+    mounts=True,
+    conflicts_by=("hosts", "source_path"),
+    servers=servers,
+    option_error=option_error,
+    start_hint=start_hint,
+    capacity_optional=True,
+)

@@ -1,0 +1,181 @@
+# Copyright: (c) 2026, kvm.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who uses a volume: the disks of domains, QEMU's own locks and the overlays above a base."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from . import images, xmltree
+from .connection import libvirt, number, words
+from .errors import StorageError
+from .guards import DEEPEST_CHAIN
+
+INACTIVE_XML = 2  # VIR_DOMAIN_XML_INACTIVE
+F_OFD_GETLK = 36  # fcntl(2): asks for the locks of any process, this one included
+QEMU_LOCK_BYTES = (100, 200)  # block/file-posix.c: a lock in either range means that QEMU has the image open
+
+
+@dataclass(frozen=True)
+class Use:
+    """One place of a domain's XML that names storage: a path, a pool's volume or a network disk."""
+
+    domain: str
+    running: bool
+    path: str = ""
+    pool: str = ""
+    volume: str = ""
+    network: str = ""  # protocol:name, such as rbd:vms/web01
+    format: str = ""  # of the disk's driver; empty where the place is no disk of its own
+
+
+def uses(connection: Any, running_only: bool = False) -> list[Use]:
+    """Everything that any domain of the connection names as storage, backing chains included."""
+    found: list[Use] = []
+    for domain in connection.domains():
+        running = bool(domain.isActive())
+        if running_only and not running:
+            continue
+        texts = [domain.XMLDesc(0)]
+        if running and domain.isPersistent() and not running_only:
+            texts.append(domain.XMLDesc(INACTIVE_XML))
+        for text in texts:
+            found += uses_in(xmltree.parse(text), domain.name(), running, connection.local)
+    return found
+
+
+def uses_in(tree: Any, domain: str, running: bool, local: bool) -> list[Use]:
+    """The storage that one domain's XML names."""
+    found = []
+    for source in tree.iter("source", "loader", "nvram", "kernel", "initrd"):
+        path = source.get("file") or source.get("dev") or source.get("dir") or ""
+        if source.tag != "source":
+            path = (source.text or "").strip()
+        form = format_of(source)
+        if path.startswith("/"):
+            found.append(Use(domain, running, path=os.path.realpath(path) if local else path, format=form))
+            found += [Use(domain, running, path=base) for base in below(path)] if local else []
+        if source.get("pool") and source.get("volume"):
+            found.append(Use(domain, running, pool=source.get("pool"), volume=source.get("volume"), format=form))
+        if source.get("protocol") and source.get("name"):
+            network = f"{source.get('protocol')}:{source.get('name').lstrip('/')}"
+            found.append(Use(domain, running, network=network, format=form))
+    return found
+
+
+def below(path: str) -> list[str]:
+    """The files that a file stands on by its own header: libvirt tells them of running domains only.
+
+    A header may lie. Here that makes a guard refuse too much, never too little.
+    """
+    found: list[str] = []
+    while len(found) < DEEPEST_CHAIN:
+        real = os.path.realpath(path)
+        image = images.probe(real)
+        if image is None or not image.backing or "\0" in image.backing:
+            break
+        path = os.path.join(os.path.dirname(real), image.backing.removeprefix("file:"))
+        if os.path.realpath(path) in found:
+            break
+        found.append(os.path.realpath(path))
+    return found
+
+
+def format_of(source: Any) -> str:
+    """The format that a domain declares for a disk or for a member of its chain."""
+    parent = source.getparent()
+    if parent is None:
+        return ""
+    declared = parent.find("driver") if parent.tag == "disk" else parent.find("format")
+    return (declared.get("type") or "") if declared is not None else ""
+
+
+def of_volume(found: list[Use], pool: str, name: str, path: str, local: bool) -> list[Use]:
+    """The uses of one volume. A network volume's path is pool/image, as its domain names it."""
+    real = os.path.realpath(path) if local and path.startswith("/") else path
+    return [
+        use
+        for use in found
+        if (use.pool == pool and use.volume == name)
+        or (use.path and use.path == real)
+        or (use.network and not path.startswith("/") and network_name(use.network) == path.rpartition("//")[2])
+    ]
+
+
+def network_name(network: str) -> str:
+    """rbd:vms/web01 is vms/web01."""
+    return network.partition(":")[2]
+
+
+def of_pool(found: list[Use], pool: str, directory: str, volumes: dict[str, str], local: bool) -> list[Use]:
+    """The uses of any volume of a pool: by name, by path below its directory, or by a volume's own path."""
+    below = (os.path.realpath(directory) if local else directory).rstrip("/") + "/" if directory else ""
+    hits = [use for use in found if use.pool == pool or (below and use.path.startswith(below))]
+    for name, path in volumes.items():
+        hits += [use for use in of_volume(found, pool, name, path, local) if use not in hits]
+    return hits
+
+
+def names(found: list[Use]) -> str:
+    """The domains for an error, each once."""
+    running = {use.domain for use in found if use.running}
+    every = sorted({use.domain for use in found})
+    return ", ".join(f"{name!r} ({'running' if name in running else 'defined'})" for name in every)
+
+
+def image_locked(path: str) -> bool:
+    """Whether some QEMU of any host has a file open, as its locks tell; False for what is not there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        for first in QEMU_LOCK_BYTES:
+            wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, first, 64, 0)
+            try:
+                answer = fcntl.fcntl(descriptor, F_OFD_GETLK, wanted)
+            except OSError:  # a file system without locks tells nothing
+                return False
+            if struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK:
+                return True
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def backed(connection: Any) -> list[tuple[str, str]]:
+    """Every volume of an active pool that stands on a backing store, as pool/name, and the path of that store."""
+    found = []
+    for pool in connection.pools():
+        for name, volume in connection.volumes(pool).items():
+            backing = backing_of(connection, f"{pool}/{name}", volume)
+            if backing:
+                found.append((f"{pool}/{name}", os.path.realpath(backing) if connection.local else backing))
+    return found
+
+
+def backing_of(connection: Any, name: str, volume: Any) -> str | None:
+    """The path of a volume's backing store; what can't be read may stand on anything."""
+    try:
+        return xmltree.get(xmltree.parse(volume.XMLDesc(0)), "backingStore/path")
+    except libvirt.libvirtError as error:
+        if number(error) == libvirt.VIR_ERR_NO_STORAGE_VOL:  # still listed, but gone
+            return None
+        raise StorageError(
+            thing=f"volume {name!r}",
+            code="guard_unavailable",
+            reason=f"it can't be told what it stands on ({words(error)})",
+            way_out="mend or remove it, then run this again",
+        ) from None
+
+
+def overlays(connection: Any, path: str) -> list[str]:
+    """The volumes of all active pools whose backing store is the path, as pool/name."""
+    real = os.path.realpath(path) if connection.local else path
+    return [name for name, base in backed(connection) if base == real]

@@ -1,0 +1,102 @@
+# Copyright: (c) 2026, kvm.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a file says it is: read here, before any tool does, and never followed.
+
+Sources: docs/interop/qcow2.txt, qed_spec.txt and the block drivers of QEMU; the LUKS on-disk format;
+the VHD, VHDX, VDI and VMDK specifications. Only the first bytes (and for VHD the last) are read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from dataclasses import dataclass
+
+HEAD, TAIL = 4096, 512
+LONGEST_BACKING_NAME = 1023  # as in docs/interop/qcow2.txt
+
+
+@dataclass(frozen=True)
+class Image:
+    """A format by its magic, the virtual size in bytes and the name of the backing file, where the header tells."""
+
+    format: str
+    capacity: int | None = None
+    backing: str | None = None
+
+
+def foreign(path: str) -> str:
+    """Why what stands at a path is not a volume of ours; empty for a plain file, a block device or nothing."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return ""
+    if stat.S_ISLNK(status.st_mode):
+        # device nodes of LVM, ZFS and udev are links that the system made
+        return "" if path.startswith("/dev/") else "a symbolic link"
+    if stat.S_ISREG(status.st_mode):
+        return "a file with more than one name (hard links)" if status.st_nlink > 1 else ""
+    if stat.S_ISBLK(status.st_mode):
+        return "" if path.startswith("/dev/") else "a device node"
+    return "a directory" if stat.S_ISDIR(status.st_mode) else "a special file"
+
+
+def probe(path: str) -> Image | None:
+    """The image at a path; None where it can't be read or is none of ours."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if path.startswith("/dev/") else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError:
+        return None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+            return None
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+        head = os.pread(descriptor, HEAD, 0)
+        tail = os.pread(descriptor, TAIL, size - TAIL) if size >= TAIL else b""
+        return image_of(head, tail, size)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def image_of(head: bytes, tail: bytes, size: int) -> Image:
+    """The image that some first and last bytes make; raw for what has no known magic."""
+    if head[:4] == b"QFI\xfb":
+        return qcow_of(head)
+    if head[:4] == b"QED\0":
+        return Image("qed", number(head, "<Q", 48))
+    if head[:4] in (b"KDMV", b"COWD") or head.startswith(b"# Disk DescriptorFile"):
+        sectors = number(head, "<Q", 12) if head[:4] == b"KDMV" else None
+        return Image("vmdk", sectors * 512 if sectors is not None else None)
+    if number(head, "<I", 64) == 0xBEDA107F:
+        return Image("vdi", number(head, "<Q", 368))
+    if head[:8] == b"vhdxfile":
+        return Image("vhdx")
+    for footer in (head, tail):
+        if footer[:8] == b"conectix":
+            return Image("vpc", number(footer, ">Q", 48))
+    return Image("raw", size)  # LUKS too: its payload's size is for libvirt to tell
+
+
+def qcow_of(head: bytes) -> Image:
+    """A qcow or qcow2 header; a name of a backing file that lies outside the first bytes is still reported."""
+    version = number(head, ">I", 4)
+    offset, length = number(head, ">Q", 8) or 0, number(head, ">I", 16) or 0
+    backing = None
+    if offset:
+        name = head[offset : offset + length] if length <= LONGEST_BACKING_NAME else b""
+        backing = name.decode("utf-8", "replace") if len(name) == length else "?"
+    return Image("qcow" if version == 1 else "qcow2", number(head, ">Q", 24), backing)
+
+
+def number(data: bytes, form: str, offset: int) -> int | None:
+    """A number at an offset; None in a header that ends before it."""
+    if len(data) < offset + struct.calcsize(form):
+        return None
+    return struct.unpack_from(form, data, offset)[0]

@@ -1,0 +1,896 @@
+# Copyright: (c) 2026, kvm.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Volumes: what is wanted of one, the plan that leads there, and its steps."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any
+
+from . import chain, commands, fields, guards, images, permissions, reconcile, xmltree
+from . import connection as connections
+from .backend import Backend, Native, Protection, Refused
+from .backends.shared import PERMISSIONS
+from .errors import StepFailed, StorageError
+from .fields import At, Group
+from .plan import Plan, Thing
+
+PREALLOCATE = 1  # VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA
+RESIZE_ALLOCATE = 1  # VIR_STORAGE_VOL_RESIZE_ALLOCATE
+FORMATS: tuple[str, ...] = (
+    *("raw", "qcow2", "qcow", "qed", "vdi", "vmdk", "vpc"),
+    *("none", "linux", "fat16", "fat32", "linux-swap", "linux-lvm", "linux-raid", "extended"),  # partitions
+)
+GROWING = ("raw", "qcow2", "qed")  # the formats of files that libvirt can resize
+LEFTOVER = ".kvm.storage-"  # begins the name of a file that is not whole yet
+
+SECRET_USAGE, SECRET_UUID = "target/encryption/secret/@usage", "target/encryption/secret/@uuid"
+ENCRYPTION = Group(
+    {
+        "secret_usage": At(SECRET_USAGE, instead_of=(SECRET_UUID,)),
+        "secret_uuid": At(SECRET_UUID, instead_of=(SECRET_USAGE,)),
+        "cipher_name": At("target/encryption/cipher/@name"),
+        "cipher_size": At("target/encryption/cipher/@size", "int"),
+        "cipher_mode": At("target/encryption/cipher/@mode"),
+        "cipher_hash": At("target/encryption/cipher/@hash"),
+        "ivgen_name": At("target/encryption/ivgen/@name"),
+        "ivgen_hash": At("target/encryption/ivgen/@hash"),
+    },
+    constants={"target/encryption/@format": "luks", "target/encryption/secret/@type": "passphrase"},
+    mutually_exclusive=(("secret_usage", "secret_uuid"),),
+    required_one_of=(("secret_usage", "secret_uuid"),),
+    required_together=(("cipher_name", "ivgen_name"),),
+)
+
+FIELDS: dict[str, Any] = {
+    "capacity": At("capacity", "size"),
+    "allocation": At("allocation", "size"),
+    "format": At("target/format/@type", choices=FORMATS),
+    "compat": At("target/compat", choices=("0.10", "1.1")),
+    "cluster_size": At("target/clusterSize", "size"),
+    "lazy_refcounts": At("target/features/lazy_refcounts", "present"),
+    "extended_l2": At("target/features/extended_l2", "present"),
+    "nocow": At("target/nocow", "present"),
+    "permissions": PERMISSIONS,
+    "encryption": ENCRYPTION,
+}
+# What a volume keeps for life. nocow and allocation are taken at creation and can't be read back as given.
+FIXED = ("compat", "cluster_size", "lazy_refcounts", "extended_l2")
+
+BACKING_SPEC = {
+    "type": "dict",
+    "options": {
+        "pool": {"type": "str"},
+        "volume": {"type": "str"},
+        "path": {"type": "path"},
+        "format": {"type": "str", "choices": ["raw", "qcow2", "qcow", "qed"]},
+    },
+    "mutually_exclusive": [["path", "volume"], ["path", "pool"]],
+    "required_one_of": [["path", "volume"]],
+}
+
+
+def argument_spec() -> dict[str, Any]:
+    """The options of one volume, without those of the connection."""
+    return {
+        "pool": {"type": "str", "required": True},
+        "name": {"type": "str", "required": True},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "preallocation": {"type": "str", "choices": ["off", "metadata", "falloc", "full"]},
+        "immutable": {"type": "bool"},
+        "backing": BACKING_SPEC,
+        **fields.spec(FIELDS),
+    }
+
+
+def wanted(options: dict[str, Any]) -> dict[str, Any]:
+    """What is wanted of a volume, from options that its argument_spec has accepted."""
+    name, pool = str(options["name"]), str(options["pool"])
+    label = f"volume {pool + '/' + name!r}"
+    guards.possible_name(label, name)
+    guards.possible_name(label, pool)
+    want: dict[str, Any] = {
+        "pool": pool,
+        "name": name,
+        "state": options.get("state") or "present",
+        "preallocation": options.get("preallocation"),
+        "immutable": options.get("immutable"),
+        "backing": clean_backing(label, pool, options.get("backing")),
+        "options": fields.clean(label, FIELDS, fields.given(options)),
+    }
+    check_together(label, want)
+    return want
+
+
+def clean_backing(thing: str, pool: str, backing: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A backing store by pool and volume, or by path; the pool is the volume's own unless given."""
+    if backing is None:
+        return None
+    found = fields.given(backing)
+    if "path" in found:
+        found["path"] = fields.clean_path(thing, "backing.path", found["path"])
+    else:
+        guards.possible_name(thing, found["volume"])
+        found.setdefault("pool", pool)
+    return found
+
+
+def check_together(thing: str, want: dict[str, Any]) -> None:
+    """Options that can't be meant together, refused before libvirt is asked."""
+    options, form = want["options"], want["options"].get("format")
+    problems = {
+        "capacity must be more than 0": options.get("capacity") == 0,
+        "allocation must not exceed capacity": options.get("allocation", 0) > options.get("capacity", 2**63),
+        "allocation and preallocation say the same thing twice; give one": "allocation" in options
+        and want["preallocation"] is not None,
+        "preallocation: metadata is for qcow2": want["preallocation"] == "metadata" and form not in ("qcow2", None),
+        "a volume with a backing store is qcow2 or qed": want["backing"] is not None
+        and form not in ("qcow2", "qed", None),
+        "preallocation and backing exclude each other": want["backing"] is not None
+        and want["preallocation"] not in (None, "off"),
+        "compat, cluster_size, lazy_refcounts and extended_l2 are for qcow2": form not in ("qcow2", None)
+        and any(option in options for option in FIXED),
+        "lazy_refcounts and extended_l2 need compat: '1.1'": options.get("compat") == "0.10"
+        and bool(options.get("lazy_refcounts") or options.get("extended_l2")),
+        "cluster_size must be a power of 2 from 512 to 2 MiB": not power_of_2(options.get("cluster_size", 512)),
+        "preallocation: full can't be encrypted; use falloc": "encryption" in options
+        and want["preallocation"] == "full",
+        "encryption is for raw and qcow2": "encryption" in options and form not in ("raw", "qcow2", None),
+        "an immutable volume can't have a mode with write permission": bool(want["immutable"])
+        and int((options.get("permissions") or {}).get("mode", "0"), 8) & 0o222 != 0,
+    }
+    for problem, found in problems.items():
+        if found and want["state"] == "present":
+            raise StorageError(thing=thing, code="bad_value", reason=problem)
+
+
+def power_of_2(size: int) -> bool:
+    return 512 <= size <= 2 * 1024 * 1024 and size & (size - 1) == 0
+
+
+def plan(before: dict[str, Any], want: dict[str, Any], backend: Backend | None) -> Plan:
+    """The steps from what was read to what is wanted; pure.
+
+    before has exists, listed (by libvirt), leftover (an empty file under its name), options, header (the
+    format that the file itself tells, None where it can't be read), backing, protected and in_use.
+    """
+    if want["state"] == "absent":
+        steps = ["release"] if before["protected"] and want["immutable"] is False else []
+        steps = [*unseen(before), *steps, "delete"] if before["exists"] else []
+        return Plan(
+            steps, shown(before) if before["exists"] else None, None, risk="DESTROYS DATA, as state: absent asks"
+        )
+    if not before["exists"]:
+        steps = (["remove_leftover"] if before["leftover"] else []) + (["refresh"] if before["listed"] else [])
+        steps += ["create"] + (["protect"] if want["immutable"] else [])
+        return Plan(steps, None, wanted_state(want, backend))
+    steps = unseen(before)
+    if before["protected"] and want["immutable"] is False:
+        steps.append("release")
+    if grows(before, want):
+        steps.append("resize")
+    if permissions_differ(before, want):
+        steps.append("set_permissions")
+    if want["immutable"] and not before["protected"]:
+        steps.append("protect")
+    present = shown(before)
+    after = {**present, **{name: want["options"][name] for name in CHANGEABLE if name in want["options"]}}
+    if "resize" not in steps and "capacity" in present:
+        after["capacity"] = present["capacity"]
+    if "permissions" in after:
+        after["permissions"] = {**present.get("permissions", {}), **want["options"].get("permissions", {})}
+    if want["immutable"] is not None:
+        after["immutable"] = want["immutable"]
+    if "set_permissions" not in steps:
+        after["permissions"] = present.get("permissions")
+    return Plan(steps, present, after, risk="in place")
+
+
+CHANGEABLE = ("capacity", "permissions")
+
+
+def unseen(before: dict[str, Any]) -> list[str]:
+    """A file that libvirt has not seen yet is shown to it first."""
+    return [] if before["listed"] else ["refresh"]
+
+
+def grows(before: dict[str, Any], want: dict[str, Any]) -> bool:
+    """Whether the capacity that is there is less than what is wanted."""
+    have, need = before["options"].get("capacity"), want["options"].get("capacity")
+    return have is not None and need is not None and have < need
+
+
+def shrinks(before: dict[str, Any], want: dict[str, Any], granule: int) -> bool:
+    """Whether more is there than what is wanted, rounded up to a granule."""
+    have, need = before["options"].get("capacity"), want["options"].get("capacity")
+    return have is not None and need is not None and have >= need + granule
+
+
+def permissions_differ(before: dict[str, Any], want: dict[str, Any]) -> bool:
+    """Owner, group and label of a running guest's disk are libvirt's own for that time."""
+    there, need = before["options"].get("permissions") or {}, want["options"].get("permissions") or {}
+    compared = ("mode",) if before["in_use"] else ("mode", "owner", "group", "label")
+    return any(name in need and there.get(name) != need[name] for name in compared)
+
+
+def shown(before: dict[str, Any]) -> dict[str, Any]:
+    """A volume as it is, in the words of its options."""
+    found = {name: value for name, value in before["options"].items() if name not in ("allocation", "encryption")}
+    found.update(state="present", immutable=before["protected"] or None, backing=before["backing"])
+    return found
+
+
+def wanted_state(want: dict[str, Any], backend: Backend | None) -> dict[str, Any]:
+    """A new volume in the words of its options."""
+    found = {name: value for name, value in want["options"].items() if name != "encryption"}
+    backing = want["backing"]
+    if backing:
+        backing = backing.get("path") or f"{backing['pool']}/{backing['volume']}"
+    found.update(
+        state="present",
+        format=want["options"].get("format") or ("qcow2" if backing else backend and backend.default_format),
+        preallocation=want["preallocation"],
+        immutable=want["immutable"] or None,
+        backing=backing,
+        encryption="luks" if "encryption" in want["options"] else None,
+    )
+    return found
+
+
+class Volume(Thing):
+    """One volume on one connection.
+
+    planned_pool is the pool's Pool in a layout: it may be made or started before this volume's turn.
+    """
+
+    kind = "volume"
+    concurrent = True
+
+    def __init__(
+        self, connection: Any, want: dict[str, Any], backend: Backend | None, planned_pool: Any = None
+    ) -> None:
+        super().__init__()
+        self.connection, self.want, self.planned_pool = connection, want, planned_pool
+        self.pool_name, self.volume_name = want["pool"], want["name"]
+        self.name = f"{self.pool_name}/{self.volume_name}"
+        self.given_backend = backend
+        self.before: dict[str, Any] = {}
+        self.planned_backing: Volume | None = None
+        self.earlier: list[str] = []  # of the same pool, which are made before this one
+        if "permissions" in want["options"]:
+            want["options"]["permissions"] = permissions.resolved(
+                self.label, want["options"]["permissions"], connection.local
+            )
+
+    @property
+    def backend(self) -> Backend:
+        """The backend of the volume's pool."""
+        if self.given_backend is None:
+            self.given_backend = backend_of(self.connection, self.pool_name, self.label)
+        return self.given_backend
+
+    @property
+    def handle(self) -> Any:
+        return self.connection.volumes(self.pool_name).get(self.volume_name)
+
+    def locks(self) -> list[str]:
+        return [f"pool {self.pool_name!r}"]
+
+    def show(self, option: str, value: Any) -> str:
+        return FIELDS[option].show(value) if option in FIELDS and not isinstance(value, str) else str(value)
+
+    def facts(self) -> dict[str, Any]:
+        found = {"pool": self.pool_name}
+        path = self.before.get("path")
+        return {**found, "volume_path": path} if path else found
+
+    # reading
+
+    def read(self) -> dict[str, Any]:
+        before: dict[str, Any] = {
+            "exists": False,
+            "listed": False,
+            "leftover": False,
+            "options": {},
+            "header": None,
+            "backing": None,
+            "foreign": "",
+            "protected": False,
+            "in_use": False,
+            "encrypted": False,
+            "secret_known": False,
+            "path": "",
+        }
+        self.before = before
+        if not self.connection.active(self.pool_name):
+            if self.want["state"] == "absent" and self.connection.pool(self.pool_name) is None:
+                return before  # without its pool there is no volume
+            self.need_planned_pool(self.connection.pool(self.pool_name))
+            self.read_file(before)
+            before["listed"] = before["exists"]  # by the time of its turn, once the pool is up
+            return before
+        handle = self.handle
+        if handle is None:
+            self.read_file(before)
+            return before
+        before["listed"] = True
+        try:
+            tree = xmltree.parse(self.connection.volume_xml(self.pool_name, self.volume_name))
+        except connections.libvirt.libvirtError as error:
+            before["path"] = handle.path()
+            if self.is_file(before["path"]) and not os.path.lexists(before["path"]):
+                return before  # still listed, but gone
+            raise error
+        before["path"] = path = xmltree.get(tree, "target/path") or ""
+        if self.is_file(path) and not os.path.lexists(path):
+            return before
+        before["exists"] = True
+        before["options"] = fields.read(FIELDS, tree)
+        if not self.backend.keeps_format:
+            before["options"].pop("format", None)
+        before["encrypted"] = bool(xmltree.find_all(tree, "target/encryption"))
+        before["secret_known"] = bool(xmltree.find_all(tree, "target/encryption/secret"))
+        before["backing"] = xmltree.get(tree, "backingStore/path")
+        self.look_at(before, path)
+        if self.protection is not None:
+            before["protected"] = self.read_protection(self.protection)
+        return before
+
+    def read_protection(self, protection: Protection) -> bool:
+        """Looked up only where it matters: it takes a command of the backend's."""
+        if self.want["immutable"] is None and self.want["state"] == "present":
+            return False
+        try:
+            return protection.read(self.connection, self.pool_options(), self.volume_name)
+        except (StorageError, FileNotFoundError):
+            if self.want["immutable"] is not None:
+                raise
+            return False  # the backend itself refuses to remove what is protected
+
+    @property
+    def protection(self) -> Protection | None:
+        """The backend's own way to protect volumes, by a command of this host."""
+        return self.backend.protection if self.connection.local else None
+
+    def need_planned_pool(self, pool: Any) -> None:
+        """Outside of a layout that brings it up, an inactive pool's volumes are unknown."""
+        if self.planned_pool is not None and self.planned_pool.want["state"] == "active":
+            return
+        state = "inactive" if pool is not None else "not there"
+        raise StorageError(
+            thing=self.label,
+            code="pool_inactive" if pool is not None else "no_pool",
+            reason=f"pool {self.pool_name!r} is {state}",
+            way_out="bring it up with a pool module (state: active), or list it in the pools of a layout",
+        )
+
+    def is_file(self, path: str) -> bool:
+        return self.connection.local and self.backend.makes_directory and path.startswith("/")
+
+    def directory(self) -> str:
+        """The directory of the pool where its volumes are files of this host; else empty."""
+        if not self.connection.local or not self.backend.makes_directory:
+            return ""
+        if self.planned_pool is not None and self.planned_pool.path:
+            return self.planned_pool.path
+        pool = self.connection.pool(self.pool_name)
+        return (xmltree.get(xmltree.parse(pool.XMLDesc(0)), "target/path") or "") if pool is not None else ""
+
+    def read_file(self, before: dict[str, Any]) -> None:
+        """A file that libvirt does not list (yet) is read by its header alone."""
+        directory = self.directory()
+        path = os.path.join(directory, self.volume_name) if directory else ""
+        if not path or not os.path.lexists(path):
+            return
+        before["path"] = path
+        before["exists"] = True
+        self.look_at(before, path)
+        image = images.probe(path)
+        if image is not None:
+            before["options"].update(format=image.format)
+            before["backing"] = image.backing
+            if image.capacity is not None:
+                before["options"]["capacity"] = image.capacity
+
+    def look_at(self, before: dict[str, Any], path: str) -> None:
+        """What the file itself tells: whether it is one of ours, its true format, its mode and owner."""
+        if not self.connection.local or not path.startswith("/"):
+            return
+        before["foreign"] = images.foreign(path) if self.backend.makes_directory else ""
+        if before["foreign"]:
+            return
+        image = images.probe(path)
+        before["header"] = image.format if image else None
+        if not self.is_file(path):
+            return
+        before["options"]["permissions"] = permissions.read(path)
+        before["protected"] = permissions.is_protected(path)
+        if os.lstat(path).st_size == 0 and self.want["options"].get("format") not in (None, "raw"):
+            before.update(exists=False, leftover=True)
+        if permissions_differ(before, self.want):
+            before["in_use"] = bool(self.users(running_only=True))
+
+    # deciding
+
+    def plan(self, before: dict[str, Any]) -> Plan:
+        made = plan(before, self.want, None if self.want["state"] == "absent" else self.backend)
+        if not self.connection.active(self.pool_name) and self.connection.pool(self.pool_name) and not self.directory():
+            made = Plan(unknown="until its pool is active")
+        return made
+
+    def check(self, before: dict[str, Any], plan: Plan) -> None:
+        if before["foreign"]:
+            raise StorageError(
+                thing=self.label,
+                code="not_a_volume",
+                reason=f"what stands at {before['path']} is {before['foreign']}",
+                way_out="move it away, or choose another name",
+            )
+        if self.want["state"] == "absent":
+            if before["exists"]:
+                self.check_delete(before)
+            return
+        if not before["exists"]:
+            if not plan.unknown:
+                self.check_new(before)
+            return
+        self.check_same(before)
+        if "resize" in plan.steps:
+            self.check_resize(before, released="release" in plan.steps)
+        if "set_permissions" in plan.steps and before["protected"] and "release" not in plan.steps and self.writable():
+            raise self.immutable()
+        if "set_permissions" in plan.steps and not self.is_file(before["path"]):
+            raise StorageError(
+                thing=self.label,
+                code="cannot_change",
+                reason="permissions of a volume that exists can only be set on a file of this host",
+                way_out="leave permissions out",
+            )
+        if {"protect", "release"} & set(plan.steps):
+            self.check_protect(before)
+
+    def check_new(self, before: dict[str, Any]) -> None:
+        options, backend = self.want["options"], self.backend
+        guards.new_name(self.label, self.volume_name)
+        refuse_operation(self.label, backend, "create")
+        there = list(dict.fromkeys([*self.connection.volumes(self.pool_name), *self.earlier]))
+        error = backend.name_error(self.volume_name, there, self.pool_options())
+        if error:
+            raise StorageError(thing=self.label, code="bad_name", reason=error)
+        if "capacity" not in options and not (self.want["backing"] and backend.capacity_optional):
+            raise StorageError(
+                thing=self.label,
+                code="missing_option",
+                reason="it is not there yet, and to make it its capacity must be known",
+                way_out="give capacity, such as 20GiB",
+            )
+        form = options.get("format")
+        if form is not None and backend.volume_formats and form not in backend.volume_formats:
+            raise StorageError(
+                thing=self.label,
+                code="unsupported",
+                reason=f"a {backend.type} pool makes no volume of format {form}",
+                way_out=f"use {', '.join(backend.volume_formats)}",
+            )
+        if self.want["backing"]:
+            self.check_backing()
+        if self.want["preallocation"] == "full" and not self.directory():
+            raise StorageError(
+                thing=self.label,
+                code="unsupported",
+                reason="preallocation: full writes every block by qemu-img, into a file of this host",
+                way_out="use falloc",
+            )
+        planned = self.want.get("secrets_planned", frozenset())
+        guards.require_secret(self.label, self.connection, options.get("encryption"), planned)
+        if self.want["immutable"]:
+            self.check_protect(before)
+
+    def pool_options(self) -> dict[str, Any]:
+        """The options of the volume's pool, wanted or present."""
+        if self.planned_pool is not None:
+            return {**self.planned_pool.before.get("options", {}), **self.planned_pool.want["options"]}
+        pool = self.connection.pool(self.pool_name)
+        return fields.read(self.backend.fields, xmltree.parse(pool.XMLDesc(0))) if pool is not None else {}
+
+    def check_backing(self) -> None:
+        """A backing store is a volume of a pool, of a format that somebody declared and that its header confirms."""
+        backing, path = self.want["backing"], self.backing_path()
+        form = self.backing_format()
+        if not self.backend.makes_directory:
+            raise StorageError(
+                thing=self.label,
+                code="unsupported",
+                reason=f"a {self.backend.type} pool makes no overlays",
+                way_out="use a pool of files, such as dir or fs",
+            )
+        if form is None:
+            raise StorageError(
+                thing=self.label,
+                code="format_undeclared",
+                reason=f"the format of its backing store {path} is nowhere declared, and a header may lie",
+                way_out="give backing.format",
+            )
+        if self.planned_backing is not None and not self.planned_backing.before.get("exists"):
+            return
+        if path is None:
+            raise StorageError(
+                thing=self.label,
+                code="no_backing",
+                reason=f"there is no volume {backing['pool']}/{backing['volume']} to stand on",
+                way_out="make it first, or list it in the volumes of the layout",
+            )
+        if not self.connection.local or not path.startswith("/"):
+            return
+        if "path" in backing and not self.in_a_pool(path):
+            raise StorageError(
+                thing=self.label,
+                code="backing_outside",
+                reason=f"its backing store {path} lies in no pool of this host",
+                way_out="make a pool of its directory, or move it into one",
+            )
+        self.check_chain(path, form)
+
+    def check_chain(self, path: str, form: str) -> None:
+        """Each member of the chain is a plain file of its declared format; a header's further names stay in pools."""
+        seen = [os.path.join(self.directory(), self.volume_name)]
+        member: str | None = path
+        while member is not None:
+            why = images.foreign(member) or ("" if os.path.lexists(member) else "not there")
+            image = images.probe(member)
+            if member in seen:
+                why = "its own ancestor"
+            elif not why and image is not None and image.format != form:
+                raise mismatch(f"{self.label}: its backing store {member}", form, image.format)
+            elif len(seen) > guards.DEEPEST_CHAIN:
+                why = f"deeper than {guards.DEEPEST_CHAIN} overlays"
+            if why:
+                raise StorageError(
+                    thing=self.label,
+                    code="bad_backing",
+                    reason=f"its backing store {member} is {why}",
+                    way_out="choose another one",
+                )
+            seen.append(member)
+            following = image.backing if image else None
+            if following is None:
+                return
+            if not following.startswith("/") or not self.in_a_pool(following):
+                raise StorageError(
+                    thing=self.label,
+                    code="backing_outside",
+                    reason=f"the chain below it leads from {member} to {following!r}, which is in no pool here",
+                    way_out="use a base that stands alone, or make a pool of that directory",
+                )
+            member, found = following, images.probe(following)
+            form = found.format if found else form
+
+    def in_a_pool(self, path: str) -> bool:
+        """Whether the file lies directly in the directory of some pool."""
+        real = os.path.dirname(os.path.realpath(path))
+        for pool in self.connection.pools().values():
+            target = xmltree.get(xmltree.parse(pool.XMLDesc(0)), "target/path")
+            if target and os.path.realpath(target) == real:
+                return True
+        return self.planned_backing is not None
+
+    def backing_path(self) -> str | None:
+        """Where the backing store is; None while it is not there."""
+        backing = self.want["backing"]
+        if "path" in backing:
+            return backing["path"]
+        handle = self.connection.volumes(backing["pool"]).get(backing["volume"])
+        if handle is not None:
+            return handle.path()
+        if self.planned_backing is not None and self.planned_backing.directory():
+            return os.path.join(self.planned_backing.directory(), backing["volume"])
+        return None
+
+    def backing_format(self) -> str | None:
+        """As declared: with the backing store itself, or by the volume of the same layout."""
+        declared = self.want["backing"].get("format")
+        if declared is None and self.planned_backing is not None:
+            want = self.planned_backing.want
+            declared = want["options"].get("format") or ("qcow2" if want["backing"] else None)
+        return declared
+
+    def check_same(self, before: dict[str, Any]) -> None:
+        """What is there must be what is declared; nothing is rebuilt."""
+        options, declared = self.want["options"], self.want["options"].get("format")
+        header = before["header"]
+        if declared is not None and header is not None and self.backend.makes_directory and header != declared:
+            raise mismatch(self.label, declared, header)
+        there = before["options"].get("format")
+        if declared is not None and there is not None and there != declared and header != declared:
+            raise mismatch(self.label, declared, there)
+        if before["listed"]:
+            for name in FIXED:
+                if name in options and not fields.met(FIELDS[name], before["options"].get(name), options[name]):
+                    raise self.cannot_change(name, before["options"].get(name), options[name])
+            if "encryption" in options and not before["encrypted"]:
+                raise self.cannot_change("encryption", "none", "luks")
+        if self.want["backing"]:
+            path = self.backing_path()
+            if path is not None and not (before["backing"] and fields.same_device(before["backing"], path)):
+                raise self.cannot_change("backing", before["backing"] or "none", path)
+        granule = self.backend.granule(self.pool_options(), declared or there) if shrinks(before, self.want, 1) else 1
+        if shrinks(before, self.want, granule):
+            have, need = (FIELDS["capacity"].show(one["capacity"]) for one in (before["options"], options))
+            raise StorageError(
+                thing=self.label,
+                code="would_shrink",
+                reason=f"it has {have}, more than the {need} asked for",
+                way_out="ask for at least what it has; nothing was changed",
+            )
+
+    def cannot_change(self, option: str, have: Any, want: Any) -> StorageError:
+        return StorageError(
+            thing=self.label,
+            code="cannot_change",
+            reason=f"its {option} is {have}, not {want}, and is decided when a volume is made",
+            way_out="declare it as it is, or make a new volume",
+        )
+
+    def writable(self) -> bool:
+        """Whether the wanted mode lets somebody write."""
+        return int(self.want["options"].get("permissions", {}).get("mode", "0"), 8) & 0o222 != 0
+
+    def check_resize(self, before: dict[str, Any], released: bool) -> None:
+        refuse_operation(self.label, self.backend, "resize")
+        method = self.backend.operations["resize"]
+        if isinstance(method, Native) and not self.connection.local:
+            raise StorageError(
+                thing=self.label,
+                code="remote_connection",
+                reason=f"{method.command} makes it grow, and that runs on the host of the volume",
+                way_out="run the task there, with a local uri",
+            )
+        if before["protected"] and not released:
+            raise self.immutable()
+        form = self.want["options"].get("format") or before["options"].get("format")
+        if self.is_file(before["path"]) and form not in GROWING:
+            raise StorageError(
+                thing=self.label,
+                code="unsupported",
+                reason=f"qemu-img can't resize a file of format {form}",
+                way_out="make a new volume of the wanted capacity and copy it there",
+            )
+        if before["encrypted"] and not before["secret_known"]:
+            raise StorageError(
+                thing=self.label,
+                code="unsupported",
+                reason="libvirt no longer knows the secret that opens it, as after every refresh of its pool",
+                way_out="make a new volume of the wanted capacity and copy it there",
+            )
+        if "format" not in self.want["options"] and len(self.backend.volume_formats) > 1:
+            raise StorageError(
+                thing=self.label,
+                code="format_undeclared",
+                reason="its format is nowhere declared, and growing it would trust its header",
+                way_out="give format",
+            )
+        users = self.users(running_only=True)
+        if users:
+            raise StorageError(
+                thing=self.label,
+                code="in_use",
+                reason=f"it is used by {chain.names(users)}",
+                way_out="shut the domain down first",
+            )
+
+    def check_delete(self, before: dict[str, Any]) -> None:
+        refuse_operation(self.label, self.backend, "delete")
+        if before["protected"] and self.want["immutable"] is not False:
+            raise self.immutable()
+        users = self.users(running_only=False)
+        if users:
+            raise StorageError(
+                thing=self.label,
+                code="in_use",
+                reason=f"it is used by {chain.names(users)}",
+                way_out="remove the disk from the domain first",
+            )
+        leaving = self.want.get("leaving", frozenset())
+        above = [name for name in chain.overlays(self.connection, before["path"]) if name not in leaving]
+        if above:
+            raise StorageError(
+                thing=self.label,
+                code="has_overlays",
+                reason=f"it is the base of {', '.join(above[:5])}",
+                way_out="delete those first, or flatten them",
+            )
+        if self.is_file(before["path"]) and chain.image_locked(before["path"]):
+            raise StorageError(
+                thing=self.label,
+                code="in_use",
+                reason="a QEMU process has it open",
+                way_out="end it first; it may run under another libvirt or on another host",
+            )
+
+    def immutable(self) -> StorageError:
+        return StorageError(
+            thing=self.label, code="immutable", reason="it is immutable", way_out="set immutable: false first"
+        )
+
+    def check_protect(self, before: dict[str, Any]) -> None:
+        if not self.directory() and self.protection is None:
+            raise StorageError(
+                thing=self.label,
+                code="unsupported",
+                reason=f"immutable is for files of this host and rbd images, and not for a {self.backend.type} pool",
+                way_out="leave immutable out",
+            )
+
+    def users(self, running_only: bool) -> list[chain.Use]:
+        found = chain.uses(self.connection, running_only)
+        return chain.of_volume(found, self.pool_name, self.volume_name, self.before["path"], self.connection.local)
+
+    # steps
+
+    def refresh(self) -> None:
+        pool = self.connection.pool(self.pool_name)
+        connections.retrying(lambda: pool.refresh(0))
+        self.connection.forget(self.pool_name)
+
+    def remove_leftover(self) -> None:
+        """An empty file under the name of a qcow2 is what a killed creation left."""
+        if os.lstat(self.before["path"]).st_size == 0:
+            os.unlink(self.before["path"])
+        self.refresh()
+
+    def create(self) -> None:
+        tree, flags = self.new_tree()
+        pool = self.connection.pool(self.pool_name)
+        volumes = self.connection.volumes(self.pool_name)
+        if self.want["preallocation"] == "full":
+            self.create_full()
+            volumes[self.volume_name] = pool.storageVolLookupByName(self.volume_name)
+        else:
+            volumes[self.volume_name] = pool.createXML(xmltree.text(tree), flags)
+        self.before["path"] = volumes[self.volume_name].path()
+
+    def new_tree(self) -> tuple[Any, int]:
+        """The XML of a new volume, and the flags that make its preallocation."""
+        options, backing = dict(self.want["options"]), self.want["backing"]
+        form = options.get("format") or ("qcow2" if backing else self.backend.default_format)
+        if form is not None:
+            options["format"] = form
+        if form == "qcow2":
+            options.setdefault("compat", "1.1")  # libvirt's own default is 0.10
+        preallocation = self.want["preallocation"]
+        if preallocation == "falloc":
+            options["allocation"] = options["capacity"]
+        elif "allocation" not in options and (preallocation or self.backend.makes_directory):
+            options["allocation"] = 0
+        flags = PREALLOCATE if form == "qcow2" and preallocation in ("metadata", "falloc") else 0
+        tree = xmltree.new("volume")
+        xmltree.put(tree, "name", self.volume_name)
+        xmltree.make(tree, "target")
+        fields.write(FIELDS, tree, options)
+        if backing:
+            xmltree.put(tree, "backingStore/path", self.backing_path() or "")
+            xmltree.put(tree, "backingStore/format/@type", self.backing_format() or "")
+        return tree, flags
+
+    def create_full(self) -> None:
+        """Every block written by qemu-img under a hidden name, which becomes the volume's only when it is whole."""
+        options, directory = self.want["options"], self.directory()
+        own = f"{LEFTOVER}{os.getpid()}-"
+        for name in os.listdir(directory):  # the pool is locked: what another run left is nobody's
+            if name.startswith(LEFTOVER) and not name.startswith(own):
+                os.unlink(os.path.join(directory, name))
+        form = options.get("format") or "raw"
+        settings = ["preallocation=full"] + (["nocow=on"] if options.get("nocow") else [])
+        if form == "qcow2":
+            settings.append(f"compat={options.get('compat', '1.1')}")
+            settings += [f"cluster_size={options['cluster_size']}"] if "cluster_size" in options else []
+            settings += [f"{name}=on" for name in ("lazy_refcounts", "extended_l2") if options.get(name)]
+        descriptor, temporary = tempfile.mkstemp(prefix=own, dir=directory)  # mode 0600
+        os.close(descriptor)
+        try:
+            finished = commands.run(
+                *("qemu-img", "create", "-q", "-f", form, "-o", ",".join(settings), temporary, str(options["capacity"]))
+            )
+            if finished.returncode != 0:
+                raise StepFailed(
+                    thing=self.label, step="create", code="backend_refused", reason=" ".join(finished.stderr.split())
+                )
+            if form == "raw":
+                os.truncate(temporary, options["capacity"])  # qemu-img rounds up to whole sectors, libvirt does not
+            permissions.apply(temporary, {"mode": "0600", **options.get("permissions", {})})
+            os.link(temporary, os.path.join(directory, self.volume_name))  # unlike a rename it never replaces
+        finally:
+            os.unlink(temporary)
+        self.refresh()
+
+    def resize(self) -> None:
+        want, form = self.want["options"]["capacity"], self.want["options"].get("format")
+        method = self.backend.operations["resize"]
+        if isinstance(method, Native) and method.call is not None:
+            method.call(self.connection, self.handle, want)
+            self.refresh()
+            return
+        allocate = form == "raw" and self.want["preallocation"] in ("falloc", "full")
+        self.handle.resize(want, RESIZE_ALLOCATE if allocate else 0)
+
+    def set_permissions(self) -> None:
+        want = dict(self.want["options"]["permissions"])
+        if self.before["in_use"]:
+            want = {"mode": want["mode"]}
+        path = self.before["path"]
+        locked = permissions.is_protected(path)
+        if locked:
+            permissions.set_immutable(path, False)
+        permissions.apply(path, want)
+        if locked:
+            permissions.set_immutable(path, True)
+
+    def protect(self) -> None:
+        """Mode without write permission and, where the file system has it, the immutable attribute."""
+        if self.protection is not None:
+            self.protection.set(self.connection, self.pool_options(), self.volume_name, True)
+            return
+        path = self.before["path"]
+        mode = self.want["options"].get("permissions", {}).get("mode")
+        permissions.apply(path, {"mode": mode or f"{os.lstat(path).st_mode & 0o555:04o}"})
+        permissions.set_immutable(path, True)
+
+    def release(self) -> None:
+        if self.protection is not None:
+            self.protection.set(self.connection, self.pool_options(), self.volume_name, False)
+            return
+        path = self.before["path"]
+        permissions.set_immutable(path, False)
+        permissions.apply(path, {"mode": f"{(os.lstat(path).st_mode & 0o777) | 0o200:04o}"})
+
+    def delete(self) -> None:
+        self.handle.delete(0)
+        self.connection.volumes(self.pool_name).pop(self.volume_name, None)
+
+
+def mismatch(thing: str, declared: str, found: str) -> StorageError:
+    return StorageError(
+        thing=thing,
+        code="format_mismatch",
+        reason=f"it is declared {declared}, but its header says {found}, which a guest can write and nobody follows",
+        way_out="look at it with 'qemu-img info -f raw', then declare what it is or restore it",
+    )
+
+
+def refuse_operation(thing: str, backend: Backend, operation: str) -> None:
+    """An operation that the backend can't do is refused before anything changes."""
+    method = backend.operations[operation]
+    if isinstance(method, Refused):
+        raise StorageError(
+            thing=thing,
+            code="unsupported",
+            reason=f"a {backend.type} pool can't {operation} volumes: {method.reason}",
+            way_out=method.instead,
+        )
+
+
+def backend_of(connection: Any, pool: str, thing: str) -> Backend:
+    """The backend of a pool that exists."""
+    from .backends import registry
+
+    handle = connection.pool(pool)
+    if handle is None:
+        raise StorageError(
+            thing=thing,
+            code="no_pool",
+            reason=f"there is no pool {pool!r}",
+            way_out="make it first with a pool module, or list it in the pools of a layout",
+        )
+    type_name = xmltree.parse(handle.XMLDesc(0)).get("type")
+    found = registry.backend(type_name)
+    if found is None:
+        raise StorageError(thing=thing, code="unsupported", reason=f"pools of type {type_name} are not managed here")
+    return found
+
+
+def run() -> None:
+    """The main function of the volume module."""
+    reconcile.run(argument_spec(), lambda connection, params: [Volume(connection, wanted(params), None)])
