@@ -246,18 +246,34 @@ class Connection:
 
         They are flock(2) locks, taken in order of name, and end with the process.
         """
-        held: list[int] = []
+        held: list[tuple[int, str]] = []
         deadline = time.monotonic() + seconds
         try:
             for name in sorted(set(names)):
                 digest = hashlib.sha256(f"{self.uri}\0{name}".encode()).hexdigest()[:32]
                 path = os.path.join(lock_folder(), f"{digest}.lock")
-                held.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-                wait_for_lock(held[-1], name, deadline)
+                held.append((take_lock(path, name, deadline), path))
             yield
         finally:
-            for descriptor in held:
+            for descriptor, path in held:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)  # while it is held: whoever waits for it sees that it has gone, and makes it anew
                 os.close(descriptor)
+
+
+def take_lock(path: str, name: str, deadline: float) -> int:
+    """A descriptor that holds the lock of the file that has the path, also after the holder before removed it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            wait_for_lock(descriptor, name, deadline)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
 
 
 def wait_for_lock(descriptor: int, name: str, deadline: float) -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 HEAD, TAIL = 4096, 512
 LONGEST_BACKING_NAME = 1023  # as in docs/interop/qcow2.txt
@@ -21,11 +22,15 @@ LONGEST_BACKING_NAME = 1023  # as in docs/interop/qcow2.txt
 
 @dataclass(frozen=True)
 class Image:
-    """A format by its magic, the virtual size in bytes and the name of the backing file, where the header tells."""
+    """A format by its magic, the virtual size in bytes and the name of the backing file, where the header tells.
+
+    options are those of a qcow2 that its header keeps for life.
+    """
 
     format: str
     capacity: int | None = None
     backing: str | None = None
+    options: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 def foreign(path: str) -> str:
@@ -70,7 +75,10 @@ def image_of(head: bytes, tail: bytes, size: int) -> Image:
     if head[:4] == b"QFI\xfb":
         return qcow_of(head)
     if head[:4] == b"QED\0":
-        return Image("qed", number(head, "<Q", 48))
+        return qed_of(head)
+    if head[:4] == b"OOOM":  # UML's cow, which libvirt still follows
+        name = head[8:1032].partition(b"\0")[0].decode("utf-8", "replace")
+        return Image("cow", number(head, ">Q", 1036), name or None)
     if head[:4] in (b"KDMV", b"COWD") or head.startswith(b"# Disk DescriptorFile"):
         sectors = number(head, "<Q", 12) if head[:4] == b"KDMV" else None
         return Image("vmdk", sectors * 512 if sectors is not None else None)
@@ -84,15 +92,40 @@ def image_of(head: bytes, tail: bytes, size: int) -> Image:
     return Image("raw", size)  # LUKS too: its payload's size is for libvirt to tell
 
 
+def qed_of(head: bytes) -> Image:
+    """A QED header, whose first feature bit says that it has a backing file."""
+    backing = None
+    if (number(head, "<Q", 16) or 0) & 1:
+        backing = name_at(head, number(head, "<I", 56) or 0, number(head, "<I", 60) or 0)
+    return Image("qed", number(head, "<Q", 48), backing)
+
+
+def name_at(head: bytes, offset: int, length: int) -> str:
+    """The name of a backing file; one that lies outside the first bytes is still reported, as a question mark."""
+    name = head[offset : offset + length] if length <= LONGEST_BACKING_NAME else b""
+    return name.decode("utf-8", "replace") if len(name) == length else "?"
+
+
 def qcow_of(head: bytes) -> Image:
     """A qcow or qcow2 header; a name of a backing file that lies outside the first bytes is still reported."""
     version = number(head, ">I", 4)
     offset, length = number(head, ">Q", 8) or 0, number(head, ">I", 16) or 0
-    backing = None
-    if offset:
-        name = head[offset : offset + length] if length <= LONGEST_BACKING_NAME else b""
-        backing = name.decode("utf-8", "replace") if len(name) == length else "?"
-    return Image("qcow" if version == 1 else "qcow2", number(head, ">Q", 24), backing)
+    backing = name_at(head, offset, length) if offset else None
+    if version == 1:
+        return Image("qcow", number(head, ">Q", 24), backing)
+    return Image("qcow2", number(head, ">Q", 24), backing, qcow2_options(head, version or 0))
+
+
+def qcow2_options(head: bytes, version: int) -> dict[str, Any]:
+    """The options of a qcow2 header in the words of a volume; a false one is left out, as in libvirt's XML."""
+    incompatible, compatible = (number(head, ">Q", offset) or 0 for offset in (72, 80)) if version >= 3 else (0, 0)
+    found = {
+        "compat": "1.1" if version >= 3 else "0.10",
+        "cluster_size": 1 << min(number(head, ">I", 20) or 0, 62),
+        "lazy_refcounts": bool(compatible & 1),
+        "extended_l2": bool(incompatible & 16),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def number(data: bytes, form: str, offset: int) -> int | None:

@@ -308,7 +308,7 @@ def layout_info(connection: Any, params: dict[str, Any]) -> dict[str, Any]:
     facts: list[dict[str, Any]] = []
     if params["volumes"]:
         asked = {"pool": None, "names": None, "users": True, "refresh": False}
-        facts = [one for one in volume_info(connection, asked)["volumes"] if "unreadable" not in one]
+        facts = [one for one in volume_info(connection, asked)["volumes"] if one.get("capacity")]
         by_path = {one["path"]: (one["pool"], one["name"]) for one in facts}
         found["volumes"] = [volume_variables(one, by_path) for one in facts]
     unsaid = {f"{one['pool']}/{one['name']}": one["format"] for one in facts if one["format_source"] == "probed"}

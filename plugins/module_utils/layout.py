@@ -62,8 +62,8 @@ class Validator:
 
     TYPES = {"str": str, "bool": bool, "int": int}  # not path: Ansible expands ~ and variables there
 
-    def __init__(self, spec: dict[str, Any], rules: dict[str, Any] | None = None) -> None:
-        self.validator = ArgumentSpecValidator(spec, **(rules or {}))
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.validator = ArgumentSpecValidator(spec)
         self.defaults = {name: option.get("default") for name, option in spec.items()}
         self.plain = {
             name: (self.TYPES[option["type"]], frozenset(option.get("choices") or ()))
@@ -133,7 +133,9 @@ def numbered(item: dict[str, Any], label: str) -> list[dict[str, Any]]:
     """The volumes that one item with a count stands for; the item itself where it has none."""
     if "count" not in item:
         return [item]
-    count, first, name = item["count"], item.get("first", 1), str(item.get("name", ""))
+    # templates of ansible-core 2.18 give text
+    count, first = (int(one) if str(one).isdecimal() else one for one in (item["count"], item.get("first", 1)))
+    name = str(item.get("name", ""))
     if not is_a(count, int) or not is_a(first, int) or not 0 <= count <= MOST_VOLUMES or first < 0:
         raise StorageError(
             thing=label, code="bad_value", reason=f"count and first must be numbers, at most {MOST_VOLUMES}"

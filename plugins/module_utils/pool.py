@@ -144,7 +144,9 @@ def plan_change(before: dict[str, Any], want: dict[str, Any], backend: Backend) 
     if before["observed"]["permissions"]:
         compared.pop("permissions", None)  # the file system has them, see permissions_left
     differing = fields.differing(backend.fields, before["options"], compared)
-    live = fields.differing(backend.fields, before["live"], compared) if before["active"] else []
+    # libvirt leaves the label out of the running form, and permissions are no matter of a restart
+    asked = {name: value for name, value in compared.items() if name != "permissions"}
+    live = fields.differing(backend.fields, before["live"], asked) if before["active"] else []
     active = want["state"] == "active"
     steps = []
     if want["persistent"] and (differing or not before["persistent"]):
@@ -153,7 +155,7 @@ def plan_change(before: dict[str, Any], want: dict[str, Any], backend: Backend) 
         steps += [*build_steps(before, want, backend), "start"]
     if not active and before["active"]:
         steps.append("stop")
-    restart_needed = bool(active and before["active"] and (differing or live))
+    restart_needed = bool(active and before["active"] and ({*differing, *live} - {"permissions"}))
     restarts = restart_needed and want["restart"]
     if restarts:
         steps += restart_steps(before, want, backend)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import traceback
 import urllib.parse
 from typing import Any, Callable
@@ -21,6 +22,7 @@ from .errors import StorageError
 from .plan import Thing
 
 MOST_ERRORS = 20  # shown in one message
+SHORTEST_LINE = 8  # of a value with several lines; to hide shorter ones would hide half of a result
 SYSTEM_PYTHONS = ["/usr/bin/python3", "/usr/libexec/platform-python", "/usr/local/bin/python3"]
 
 CONNECTION_SPEC: dict[str, Any] = {
@@ -52,10 +54,26 @@ def need_libraries(module: AnsibleModule) -> None:
 def hide(module: AnsibleModule, values: list[str]) -> None:
     """Hide secret values in every form that a tool might print them in."""
     for value in values:
-        raw = value.encode()
-        for form in (value, base64.b64encode(raw).decode(), raw.hex(), urllib.parse.quote(value, safe="")):
-            if form:
-                module.no_log_values.add(form)
+        raw = value.encode("utf-8", "surrogateescape")
+        found = {value, base64.b64encode(raw).decode(), raw.hex(), urllib.parse.quote(raw, safe="")}
+        found |= {repr(value)[1:-1], json.dumps(value)[1:-1], " ".join(value.split())}
+        found |= {line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST_LINE}
+        module.no_log_values.update(found - {""})
+
+
+class HidingModule(AnsibleModule):
+    """An AnsibleModule that knows what must not show before it writes its invocation to the system's log.
+
+    Core looks for values in the text of a list, where a quote or the end of a line stands escaped.
+    """
+
+    def __init__(self, hidden: Callable[[dict[str, Any]], list[str]], **arguments: Any) -> None:
+        self.hidden = hidden
+        super().__init__(**arguments)
+
+    def _log_invocation(self) -> None:
+        hide(self, self.hidden(self.params))
+        super()._log_invocation()
 
 
 def run(
@@ -70,7 +88,7 @@ def run(
 
     things builds what is wanted from the parameters; many is for a module with a list of items.
     """
-    module = AnsibleModule(argument_spec={**CHANGE_SPEC, **spec}, supports_check_mode=True, **rules)
+    module = HidingModule(hidden, argument_spec={**CHANGE_SPEC, **spec}, supports_check_mode=True, **rules)
     need_libraries(module)
     commands.use(module.run_command)
     hide(module, hidden(module.params))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import configparser
+import contextlib
 import os
 import stat
 import uuid
@@ -365,7 +366,11 @@ class Secret(Thing):
 
 def hidden(params: dict[str, Any]) -> list[str]:
     """The values that must not show, for reconcile to hide in their encoded forms too."""
-    return [params[option] for option in ("value", "value_base64") if params.get(option)]
+    values = [params[option] for option in ("value", "value_base64") if params.get(option)]
+    if params.get("value_base64"):
+        with contextlib.suppress(ValueError):  # what is no base64, and bytes that are no text
+            values.append(base64.b64decode(params["value_base64"], validate=True).decode())
+    return values
 
 
 def run() -> None:

@@ -48,7 +48,7 @@ def readable(size: int) -> str:
     """A size for people, in binary units: 20.0 GiB."""
     value = float(size)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if value < 1024:
+        if round(value, 1) < 1024:
             return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} EiB"

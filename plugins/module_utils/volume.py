@@ -406,9 +406,12 @@ class Volume(Thing):
         before["header"] = image.format if image else None
         if not self.is_file(path):
             return
+        if image is not None:  # libvirt leaves compat 0.10 out, and what it has not read anew
+            before["options"].update(image.options)
         before["options"]["permissions"] = permissions.read(path)
         before["protected"] = permissions.is_protected(path)
-        if os.lstat(path).st_size == 0 and self.want["options"].get("format") not in (None, "raw"):
+        empty = os.lstat(path).st_size == 0 and self.want["state"] == "present"
+        if empty and self.want["options"].get("format") not in (None, "raw"):
             before.update(exists=False, leftover=True)
         if permissions_differ(before, self.want):
             before["in_use"] = bool(self.users(running_only=True))
