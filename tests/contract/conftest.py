@@ -21,8 +21,11 @@ import libvirt
 import pytest
 
 from tests.contract.hosts import Listeners, RealHost, TestHost
-from tests.integration.conftest import fresh_hypervisor, hypervisor, run_root  # noqa: F401  fixtures
+from tests.integration import conftest as integration
 from tests.servers.libvirtd import Libvirtd
+
+# The fixtures of the integration tests that serve here too.
+run_root, hypervisor, fresh_hypervisor = integration.run_root, integration.hypervisor, integration.fresh_hypervisor
 
 
 @pytest.fixture

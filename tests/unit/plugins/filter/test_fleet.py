@@ -36,7 +36,7 @@ def result(*items: dict[str, Any]) -> dict[str, Any]:
 
 def rows(results: dict[str, Any]) -> list[list[str]]:
     """The cells of the table, by the columns of its heading."""
-    lines = drift(results)["table"].split("\n\n")[0].splitlines()
+    lines = drift(results)["table"].partition("\n\n")[0].splitlines()
     starts = [lines[0].index(column) for column in COLUMNS]
     ends = [*starts[1:], None]
     return [[line[start:end].strip() for start, end in zip(starts, ends)] for line in lines[1:]]

@@ -215,4 +215,5 @@ ALONE = Backend(type="dir", fields={}, operations={})
 )
 def test_same_storage(backend, one, other, same):
     assert guards.same_storage(backend, one, other) is same
-    assert guards.same_storage(backend, other, one) is same
+    turned = (other, one)
+    assert guards.same_storage(backend, *turned) is same
