@@ -36,6 +36,11 @@ class Use:
 
 
 def uses(connection: Any, running_only: bool = False) -> list[Use]:
+    """What find_uses() finds; the removal of many volumes asks once."""
+    return connection.once(f"uses {running_only}", lambda: find_uses(connection, running_only))
+
+
+def find_uses(connection: Any, running_only: bool) -> list[Use]:
     """Everything that any domain of the connection names as storage, backing chains included."""
     found: list[Use] = []
     for domain in connection.domains():
@@ -104,13 +109,19 @@ def of_volume(found: list[Use], pool: str, name: str, path: str, local: bool) ->
         for use in found
         if (use.pool == pool and use.volume == name)
         or (use.path and use.path == real)
-        or (use.network and not path.startswith("/") and network_name(use.network) == path.rpartition("//")[2])
+        or (use.network and not path.startswith("/") and network_name(use.network) == image_name(path))
     ]
 
 
 def network_name(network: str) -> str:
     """rbd:vms/web01 is vms/web01."""
     return network.partition(":")[2]
+
+
+def image_name(path: str) -> str:
+    """What a domain calls a network volume: rbd's path as it is, that of gluster://host/vol/disk without the host."""
+    dummy, url, rest = path.partition("://")
+    return rest.partition("/")[2] if url else path
 
 
 def of_pool(found: list[Use], pool: str, directory: str, volumes: dict[str, str], local: bool) -> list[Use]:
@@ -150,6 +161,11 @@ def image_locked(path: str) -> bool:
 
 
 def backed(connection: Any) -> list[tuple[str, str]]:
+    """What find_backed() finds; the removal of many volumes asks once."""
+    return connection.once("backed", lambda: find_backed(connection))
+
+
+def find_backed(connection: Any) -> list[tuple[str, str]]:
     """Every volume of an active pool that stands on a backing store, as pool/name, and the path of that store."""
     found = []
     for pool in connection.pools():

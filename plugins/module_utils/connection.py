@@ -81,7 +81,8 @@ def retrying(call: Callable[[], Any], seconds: float = 10.0) -> Any:
         try:
             return call()
         except libvirt.libvirtError as error:
-            if "asynchronous jobs running" not in words(error) or time.monotonic() > deadline:
+            busy = any(sign in words(error) for sign in ("asynchronous jobs running", "still being allocated"))
+            if not busy or time.monotonic() > deadline:
                 raise
         time.sleep(0.1)
 
@@ -125,6 +126,7 @@ class Connection:
         self._active: dict[str, bool] = {}
         self._expected: dict[str, list[str]] = {}
         self._ahead: dict[str, dict[str, Any]] = {}
+        self._looks: dict[str, Any] = {}
 
     @classmethod
     def open(cls, uri: str, read_only: bool = False) -> Connection:
@@ -197,6 +199,12 @@ class Connection:
         threads.shutdown(wait=False)
         return found
 
+    def once(self, look: str, make: Callable[[], Any]) -> Any:
+        """What a look over the whole host shows, taken once until something is forgotten."""
+        if look not in self._looks:
+            self._looks[look] = make()
+        return self._looks[look]
+
     def secrets(self) -> list:
         """Every secret that libvirt keeps."""
         if self._secrets is None:
@@ -231,6 +239,7 @@ class Connection:
 
     def forget(self, pool: str | None = None) -> None:
         """Drop what a step made stale: all of it, or the volumes of one pool."""
+        self._looks = {}
         if pool is None:
             self._pools, self._secrets, self._volumes, self._active, self._ahead = None, None, {}, {}, {}
         else:

@@ -126,15 +126,20 @@ def converge(things: list[Thing], act: bool) -> list[Outcome]:
     return outcomes
 
 
+def at_once(outcome: Outcome) -> bool:
+    """Whether it can be done beside others. What grows locks out whoever has it in a backing chain at that time."""
+    return outcome.thing.concurrent and "resize" not in outcome.plan.steps
+
+
 def next_batch(waiting: list[Outcome]) -> list[Outcome]:
     """The next thing, and with it those after it that can be done at the same time."""
     first = waiting[0]
-    if not first.thing.concurrent:
+    if not at_once(first):
         return [first]
     batch: list[Outcome] = []
     members: set[int] = set()
     for outcome in waiting:
-        if not outcome.thing.concurrent or any(id(needed) in members for needed in outcome.thing.needs):
+        if not at_once(outcome) or any(id(needed) in members for needed in outcome.thing.needs):
             break
         batch.append(outcome)
         members.add(id(outcome.thing))

@@ -96,12 +96,16 @@ def plan_absent(before: dict[str, Any], want: dict[str, Any], backend: Backend) 
     if not before["exists"]:
         return Plan()
     steps = []
-    if want["delete_data"] and backend.delete_data == "volumes":
+    # a run that was interrupted may have removed the directory already
+    emptied = backend.makes_directory and before["observed"]["directory"] is False and not before["active"]
+    if want["delete_data"] and backend.delete_data == "volumes" and (backend.mounts or not emptied):
+        steps += ["make_directory"] if emptied else []
         steps += [] if before["active"] else ["start"]
         steps += ["delete_volumes", "stop"]
     elif before["active"]:
         steps.append("stop")
-    if want["delete_data"] and (backend.delete_data == "pool" or backend.makes_directory):
+    emptied = emptied and not backend.mounts
+    if want["delete_data"] and (backend.delete_data == "pool" or backend.makes_directory) and not emptied:
         # a transient pool is gone once it is stopped, and its directory can't be removed through it
         steps += ["delete_storage"] if before["persistent"] else []
     steps += ["undefine"] if before["persistent"] else []

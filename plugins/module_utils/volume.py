@@ -739,12 +739,15 @@ class Volume(Thing):
         self.connection.forget(self.pool_name)
 
     def remove_leftover(self) -> None:
-        """An empty file under the name of a qcow2 is what a killed creation left."""
+        """An empty file under the name of a qcow2 is what a killed creation left, unless libvirt is still at it."""
+        self.refresh()
         if os.lstat(self.before["path"]).st_size == 0:
             os.unlink(self.before["path"])
-        self.refresh()
+            self.refresh()
 
     def create(self) -> None:
+        if self.before["leftover"] and self.handle is not None:
+            return  # libvirt was still making it
         tree, flags = self.new_tree()
         pool = self.connection.pool(self.pool_name)
         volumes = self.connection.volumes(self.pool_name)
@@ -817,7 +820,7 @@ class Volume(Thing):
             self.refresh()
             return
         allocate = form == "raw" and self.want["preallocation"] in ("falloc", "full")
-        self.handle.resize(want, RESIZE_ALLOCATE if allocate else 0)
+        connections.retrying(lambda: self.handle.resize(want, RESIZE_ALLOCATE if allocate else 0))
 
     def set_permissions(self) -> None:
         want = dict(self.want["options"]["permissions"])
@@ -850,7 +853,7 @@ class Volume(Thing):
         permissions.apply(path, {"mode": f"{(os.lstat(path).st_mode & 0o777) | 0o200:04o}"})
 
     def delete(self) -> None:
-        self.handle.delete(0)
+        connections.retrying(lambda: self.handle.delete(0))
         self.connection.volumes(self.pool_name).pop(self.volume_name, None)
 
 

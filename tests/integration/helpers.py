@@ -63,14 +63,6 @@ def run(module: str, args: dict[str, Any], *, check: bool = False, diff: bool = 
     return result
 
 
-def ok(module: str, args: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
-    """The result of a module that must not fail."""
-    result = run(module, args, check=check)
-    if result.get("failed"):
-        raise Failed(f"{module}: {result['msg']}")
-    return result
-
-
 @dataclass
 class Host:
     """One hypervisor as tests speak of it: modules run against its URI, and its state as a value to compare."""
@@ -78,11 +70,17 @@ class Host:
     uri: str
     shared: Path | None = None
 
-    def run(self, module: str, *, check: bool = False, **args: Any) -> dict[str, Any]:
+    def run(self, module: str, **args: Any) -> dict[str, Any]:
+        """The result of a module with these options; check=True is check mode."""
+        check = args.pop("check", False)
         return run(module, {"uri": self.uri, **args}, check=check)
 
-    def ok(self, module: str, *, check: bool = False, **args: Any) -> dict[str, Any]:
-        return ok(module, {"uri": self.uri, **args}, check=check)
+    def ok(self, module: str, **args: Any) -> dict[str, Any]:
+        """The same of a module that must not fail."""
+        result = self.run(module, **args)
+        if result.get("failed"):
+            raise Failed(f"{module}: {result['msg']}")
+        return result
 
     def unchanged(self, module: str, **args: Any) -> dict[str, Any]:
         """A run that has nothing to do, and that says so in check mode too."""

@@ -147,8 +147,8 @@ def disk(path):
 def test_both_layers_of_a_running_domain_count_for_what_destroys():
     running, defined = Domain(1, disk("/live"), disk("/next")), Domain(0, disk("/off"), "")
     connection = Connection(running, defined)
-    assert [use.path for use in chain.uses(connection)] == ["/live", "/next", "/off"]
-    assert [use.path for use in chain.uses(connection, running_only=True)] == ["/live"]
+    assert [use.path for use in chain.find_uses(connection, running_only=False)] == ["/live", "/next", "/off"]
+    assert [use.path for use in chain.find_uses(connection, running_only=True)] == ["/live"]
 
 
 def test_qemus_locks_are_seen(tmp_path):

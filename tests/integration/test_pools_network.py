@@ -1,0 +1,275 @@
+# Copyright: (c) 2026, kvm.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Pools on real storage servers: Ceph with cephx, iSCSI with and without CHAP, Gluster both ways."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.helpers import Host, change_while_active, connected, walk_through_states, within
+from tests.servers.ceph import Ceph
+from tests.servers.gluster import Gluster
+from tests.servers.guest import domain_xml
+from tests.servers.iscsi import Target
+from tests.servers.libvirtd import Libvirtd
+from tests.servers.silent import SilentServer, closed_port, free_address
+
+
+@pytest.fixture
+def host(fresh_hypervisor: Libvirtd) -> Host:
+    return Host(fresh_hypervisor.uri, fresh_hypervisor.shared)
+
+
+@pytest.fixture
+def hung(run_root: Path) -> Iterator[Host]:
+    """A hypervisor of the test's own: its libvirtd will be stuck on a server for half a minute."""
+    server = Libvirtd(run_root / "hung")
+    server.patience = 0.1
+    with server:
+        yield Host(server.uri, server.shared)
+
+
+# Ceph
+
+
+@pytest.fixture
+def rbd(ceph: Ceph) -> dict[str, Any]:
+    monitors = [{"name": name, "port": port} for name, port in ceph.monitors]
+    auth = {"username": "vms", "secret_usage": "vms-key"}
+    ceph.add_user("vms", "rbd")
+    return {"name": "vms", "source_name": "rbd", "hosts": monitors, "auth": auth}
+
+
+def cephx(host: Host, value: str) -> None:
+    host.ok("secret", usage="ceph", usage_name="vms-key", value=value)
+
+
+def test_rbd_states(host: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
+    cephx(host, ceph.key("client.vms"))
+    walk_through_states(host, "pool_rbd", rbd, born=["define"], up=["start"])
+
+
+def test_rbd_changes_while_active(host: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
+    cephx(host, ceph.key("client.vms"))
+    options = {"config_options": {"client_mount_timeout": "5"}, "refresh_allocation": "capacity"}
+    change_while_active(host, "pool_rbd", rbd, **options)
+    plain = {**rbd, **options, "config_options": {}}
+    host.ok("pool_rbd", **plain, restart=True)
+    assert "client_mount_timeout" not in host.pool_xml("vms")
+
+
+def test_rbd_secret_by_uuid_and_from_a_keyring(host: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
+    uuid = "2b7e6f3a-6d0b-4a59-9b0a-27b3e8f3c001"
+    keyring = {"keyring_file": str(ceph.keyring("client.vms")), "keyring_entity": "client.vms"}
+    host.converge("secret", ["define", "set_value"], uuid, usage="ceph", usage_name="vms-key", uuid=uuid, **keyring)
+    by_uuid = {**rbd, "auth": {"username": "vms", "secret_uuid": uuid}}
+    host.converge("pool_rbd", ["define", "start"], **by_uuid)
+    assert host.ok("pool_rbd", **rbd)["actions"] == ["define"], "by usage is another way to name it"
+
+
+def test_rbd_delete_data_gives_up_the_images(host: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
+    ceph.add_pool("scratch")
+    ceph.add_user("eraser", "scratch")
+    host.ok("secret", usage="ceph", usage_name="eraser", value=ceph.key("client.eraser"))
+    pool = {**rbd, "source_name": "scratch", "auth": {"username": "eraser", "secret_usage": "eraser"}}
+    host.ok("pool_rbd", **pool)
+    host.ok("volume", pool="vms", name="one", capacity="8MiB")
+    ceph.run("rbd", "create", "--size", "8", "scratch/made-outside")
+    gone = {"name": "vms", "state": "absent"}
+    host.converge("pool_rbd", ["delete_volumes", "stop", "undefine"], "DESTROYS DATA", delete_data=True, **gone)
+    assert ceph.run("rbd", "ls", "scratch").split() == []
+    ceph.remove_pool("scratch")
+
+
+def test_rbd_source_twice(host: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
+    cephx(host, ceph.key("client.vms"))
+    host.ok("pool_rbd", **rbd)
+    host.refused("pool_rbd", "source_conflict", "'vms'", **{**rbd, "name": "second"})
+
+
+def test_rbd_secret_that_is_not_there(host: Host, rbd: dict[str, Any]) -> None:
+    host.refused("pool_rbd", "no_secret", "'vms-key'", "secret module", **rbd)
+
+
+QUICK = {"client_mount_timeout": "1", "rados_mon_op_timeout": "1", "rados_osd_op_timeout": "1"}
+
+
+def test_rbd_wrong_key(host: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
+    """Ceph is told to give up soon; libvirt's own words are a file that is not there."""
+    cephx(host, ceph.key("client.admin"))
+    before = host.state()
+    with within(15):
+        host.failed("pool_rbd", "backend_refused", "client.vms", "did not succeed", config_options=QUICK, **rbd)
+    assert host.state() == before, "nothing half made is left"
+    cephx(host, ceph.key("client.vms"))
+    host.ok("pool_rbd", config_options=QUICK, **rbd)
+
+
+def test_rbd_wrong_key_with_the_time_that_ceph_takes(hung: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
+    cephx(hung, ceph.key("client.admin"))
+    with within(8):
+        hung.failed("pool_rbd", "timeout", "3 s", "client.vms", "did not succeed", wait_timeout=3, **rbd)
+
+
+def test_rbd_login_without_auth(host: Host, rbd: dict[str, Any]) -> None:
+    del rbd["auth"]
+    with within(15):
+        host.failed("pool_rbd", "backend_refused", "give auth", config_options=QUICK, **rbd)
+
+
+def test_rbd_pool_that_ceph_does_not_have(host: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
+    cephx(host, ceph.key("client.vms"))
+    with within(15):
+        host.failed("pool_rbd", "backend_refused", "nothing-here", **{**rbd, "source_name": "nothing-here"})
+
+
+def test_rbd_dead_monitors(host: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
+    cephx(host, ceph.key("client.vms"))
+    port = closed_port()
+    with within(15):
+        host.refused(
+            "pool_rbd", "unreachable", f"127.0.0.1:{port}", **{**rbd, "hosts": [{"name": "127.0.0.1", "port": port}]}
+        )
+    monitors = [{"name": "127.0.0.1", "port": port}, *rbd["hosts"]]
+    host.ok("pool_rbd", **{**rbd, "hosts": monitors})  # one that answers is enough
+
+
+def test_rbd_silent_monitor(hung: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
+    cephx(hung, ceph.key("client.vms"))
+    with SilentServer() as silent, within(8):
+        hosts = [{"name": silent.host, "port": silent.port}]
+        hung.failed("pool_rbd", "timeout", "2 s", wait_timeout=2, **{**rbd, "hosts": hosts})
+        assert silent.connections >= 1
+
+
+# iSCSI
+
+
+def iscsi_direct(target: Target, **more: Any) -> dict[str, Any]:
+    hosts = [{"name": target.host, "port": target.port}]
+    return {"name": "luns", "hosts": hosts, "target_iqn": target.iqn_open, "initiator_iqn": target.initiator, **more}
+
+
+def with_chap(target: Target) -> dict[str, Any]:
+    auth = {"username": target.user, "secret_usage": target.iqn_chap}
+    return iscsi_direct(target, target_iqn=target.iqn_chap, auth=auth)
+
+
+def chap(host: Host, target: Target, value: str) -> None:
+    host.ok("secret", usage="iscsi", usage_name=target.iqn_chap, value=value)
+
+
+@pytest.mark.parametrize("login", [False, True], ids=["open", "chap"])
+def test_iscsi_direct_states(host: Host, iscsi: Target, login: bool) -> None:
+    chap(host, iscsi, iscsi.password)
+    pool = with_chap(iscsi) if login else iscsi_direct(iscsi)
+    walk_through_states(host, "pool_iscsi_direct", pool, born=["define"], up=["start"])
+
+
+def test_iscsi_direct_changes_while_active(host: Host, iscsi: Target) -> None:
+    other = "iqn.2026-01.storage.kvm:another-initiator"
+    change_while_active(host, "pool_iscsi_direct", iscsi_direct(iscsi), initiator_iqn=other)
+
+
+def test_iscsi_direct_wrong_chap(host: Host, iscsi: Target) -> None:
+    chap(host, iscsi, "not-the-password")
+    before = host.state()
+    with within(10):
+        failed = host.failed("pool_iscsi_direct", "backend_refused", "CHAP", repr(iscsi.user), **with_chap(iscsi))
+    assert "not-the-password" not in str(failed)
+    assert host.state() == before, "nothing half made is left"
+    without = {key: value for key, value in with_chap(iscsi).items() if key != "auth"}
+    host.failed("pool_iscsi_direct", "backend_refused", "give auth", **without)
+    chap(host, iscsi, iscsi.password)
+    host.ok("pool_iscsi_direct", **with_chap(iscsi))
+
+
+def test_iscsi_direct_target_that_is_not_there(host: Host, iscsi: Target) -> None:
+    nowhere = iscsi_direct(iscsi, target_iqn="iqn.2026-01.storage.kvm:nowhere")
+    host.failed("pool_iscsi_direct", "backend_refused", "there is no target", **nowhere)
+
+
+def test_iscsi_direct_dead_portal(host: Host, iscsi: Target) -> None:
+    port = closed_port()
+    with within(15):
+        dead = iscsi_direct(iscsi, hosts=[{"name": "127.0.0.1", "port": port}])
+        host.refused("pool_iscsi_direct", "unreachable", f"127.0.0.1:{port}", **dead)
+
+
+def test_iscsi_direct_silent_portal(hung: Host, iscsi: Target) -> None:
+    with SilentServer() as silent, within(8):
+        pool = iscsi_direct(iscsi, hosts=[{"name": silent.host, "port": silent.port}])
+        hung.failed("pool_iscsi_direct", "timeout", "2 s", wait_timeout=2, **pool)
+
+
+def test_iscsi_direct_data_is_the_arrays(host: Host, iscsi: Target) -> None:
+    host.ok("pool_iscsi_direct", **iscsi_direct(iscsi))
+    host.refused("pool_iscsi_direct", "unsupported", "LUNs", name="luns", state="absent", delete_data=True)
+
+
+# Gluster
+
+
+def netfs(gluster: Gluster, scratch: Path, **more: Any) -> dict[str, Any]:
+    hosts = [{"name": gluster.host}]
+    share = {"hosts": hosts, "source_path": gluster.volume, "source_format": "glusterfs"}
+    return {"name": "shared", "path": f"{scratch}/mnt", **share, **more}
+
+
+def test_netfs_states(host: Host, gluster: Gluster, scratch: Path) -> None:
+    walk_through_states(host, "pool_netfs", netfs(gluster, scratch), born=["define", "build"], up=["start"])
+
+
+def test_netfs_changes_while_active(host: Host, gluster: Gluster, scratch: Path) -> None:
+    change_while_active(host, "pool_netfs", netfs(gluster, scratch), mount_options=["log-level=ERROR"])
+
+
+def test_netfs_dead_and_silent_server(host: Host, hung: Host, gluster: Gluster, scratch: Path) -> None:
+    dead = free_address(24007)
+    with within(10):
+        pool = netfs(gluster, scratch, hosts=[{"name": dead}])
+        host.refused("pool_netfs", "unreachable", f"{dead}:24007", **pool)
+    with SilentServer(dead, 24007), within(8):
+        pool = netfs(gluster, hung.shared or scratch, hosts=[{"name": dead}])
+        hung.failed("pool_netfs", "timeout", "2 s", wait_timeout=2, **pool)
+
+
+def test_netfs_share_that_is_not_there(host: Host, gluster: Gluster, scratch: Path) -> None:
+    pool = netfs(gluster, scratch, source_path="nothing-here")
+    host.failed("pool_netfs", "backend_refused", "nothing-here", **pool)
+
+
+def test_gluster_by_libgfapi(host: Host, gluster: Gluster, scratch: Path) -> None:
+    """libgfapi takes ten seconds to connect, so this is all in one."""
+    host.ok("pool_netfs", **netfs(gluster, scratch))
+    host.ok("volume", pool="shared", name="disk.raw", capacity="1MiB", format="raw")
+    host.ok("pool_netfs", name="shared", state="absent")
+    pool = {"name": "native", "source_name": gluster.volume, "hosts": [{"name": gluster.host}], "source_path": "/"}
+    host.converge("pool_gluster", ["define"], state="inactive", **pool)
+    predicted = host.ok("pool_gluster", check=True, **pool)
+    began = time.monotonic()
+    done = host.ok("pool_gluster", wait_timeout=60, **pool)
+    took = time.monotonic() - began
+    assert predicted["actions"] == done["actions"] == ["start"]
+    host.unchanged("pool_gluster", **pool)
+    with within(took + 5):
+        host.refused("volume", "unsupported", "netfs", pool="native", name="new.raw", capacity="1MiB")
+    disk = (
+        "<disk type='network' device='disk'><driver name='qemu' type='raw'/>"
+        f"<source protocol='gluster' name='{gluster.volume}/disk.raw'><host name='{gluster.host}'/></source>"
+        "<target dev='vda' bus='virtio'/></disk>"
+    )
+    with connected(host.uri) as connection:
+        connection.defineXML(domain_xml("web01", disk))
+        host.refused("volume", "in_use", "'web01' (defined)", pool="native", name="disk.raw", state="absent")
+        connection.lookupByName("web01").undefine()
+    host.ok("volume", pool="native", name="disk.raw", state="absent")
+    assert host.volumes("native") == []
+    host.converge("pool_gluster", ["stop", "undefine"], name="native", state="absent")
