@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from typing import Any
@@ -459,10 +460,11 @@ class Volume(Thing):
         options, backend = self.want["options"], self.backend
         guards.new_name(self.label, self.volume_name)
         refuse_operation(self.label, backend, "create")
-        there = list(dict.fromkeys([*self.connection.volumes(self.pool_name), *self.earlier]))
-        error = backend.name_error(self.volume_name, there, self.pool_options())
-        if error:
-            raise StorageError(thing=self.label, code="bad_name", reason=error)
+        if backend.numbered:
+            there = list(dict.fromkeys([*self.connection.volumes(self.pool_name), *self.earlier]))
+            error = backend.name_error(self.volume_name, there, self.pool_options())
+            if error:
+                raise StorageError(thing=self.label, code="bad_name", reason=error)
         if "capacity" not in options and not (self.want["backing"] and backend.capacity_optional):
             raise StorageError(
                 thing=self.label,
@@ -787,7 +789,8 @@ class Volume(Thing):
         own = f"{LEFTOVER}{os.getpid()}-"
         for name in os.listdir(directory):  # the pool is locked: what another run left is nobody's
             if name.startswith(LEFTOVER) and not name.startswith(own):
-                os.unlink(os.path.join(directory, name))
+                with contextlib.suppress(FileNotFoundError):  # another thread was there first
+                    os.unlink(os.path.join(directory, name))
         form = options.get("format") or "raw"
         settings = ["preallocation=full"] + (["nocow=on"] if options.get("nocow") else [])
         if form == "qcow2":
