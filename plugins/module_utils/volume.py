@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import os
 import tempfile
 from typing import Any
@@ -26,6 +28,7 @@ FORMATS: tuple[str, ...] = (
     *("none", "linux", "fat16", "fat32", "linux-swap", "linux-lvm", "linux-raid", "extended"),  # partitions
 )
 GROWING = ("raw", "qcow2", "qed")  # the formats of files that libvirt can resize
+AT_FDCWD, RENAME_NOREPLACE = -100, 1  # renameat2(2)
 LEFTOVER = ".kvm.storage-"  # begins the name of a file that is not whole yet
 
 SECRET_USAGE, SECRET_UUID = "target/encryption/secret/@usage", "target/encryption/secret/@uuid"
@@ -378,7 +381,12 @@ class Volume(Thing):
         if self.planned_pool is not None and self.planned_pool.path:
             return self.planned_pool.path
         pool = self.connection.pool(self.pool_name)
-        return (xmltree.get(xmltree.parse(pool.XMLDesc(0)), "target/path") or "") if pool is not None else ""
+        if pool is None:
+            return ""
+        return self.connection.once(
+            f"directory of {self.pool_name}",
+            lambda: xmltree.get(xmltree.parse(pool.XMLDesc(0)), "target/path") or "",
+        )
 
     def read_file(self, before: dict[str, Any]) -> None:
         """A file that libvirt does not list (yet) is read by its header alone."""
@@ -810,9 +818,10 @@ class Volume(Thing):
             if form == "raw":
                 os.truncate(temporary, options["capacity"])  # qemu-img rounds up to whole sectors, libvirt does not
             permissions.apply(temporary, {"mode": "0600", **options.get("permissions", {})})
-            os.link(temporary, os.path.join(directory, self.volume_name))  # unlike a rename it never replaces
+            publish(temporary, os.path.join(directory, self.volume_name))
         finally:
-            os.unlink(temporary)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
         self.refresh()
 
     def resize(self) -> None:
@@ -860,6 +869,16 @@ class Volume(Thing):
         self.connection.volumes(self.pool_name).pop(self.volume_name, None)
 
 
+def publish(temporary: str, path: str) -> None:
+    """Give a file its name, never that of another; a run that is killed here leaves no file with two names."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename and rename(AT_FDCWD, os.fsencode(temporary), AT_FDCWD, os.fsencode(path), RENAME_NOREPLACE) == 0:
+        return
+    if rename and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    os.link(temporary, path)  # a file system that knows no such rename
+
+
 def mismatch(thing: str, declared: str, found: str) -> StorageError:
     return StorageError(
         thing=thing,
@@ -893,7 +912,7 @@ def backend_of(connection: Any, pool: str, thing: str) -> Backend:
             reason=f"there is no pool {pool!r}",
             way_out="make it first with a pool module, or list it in the pools of a layout",
         )
-    type_name = xmltree.parse(handle.XMLDesc(0)).get("type")
+    type_name = connection.once(f"type of {pool}", lambda: xmltree.parse(handle.XMLDesc(0)).get("type"))
     found = registry.backend(type_name)
     if found is None:
         raise StorageError(thing=thing, code="unsupported", reason=f"pools of type {type_name} are not managed here")

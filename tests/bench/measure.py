@@ -19,7 +19,7 @@ BOUNDS = {"at least": operator.ge, "at most": operator.le}
 
 def pairs(count: int, ours: Side, theirs: Side) -> tuple[list[float], list[float]]:
     """Measure A B A B, so that whatever else the machine does falls on both."""
-    found = [(ours(), theirs()) for _ in range(count)]
+    found = [(ours(), theirs()) for dummy in range(count)]
     return [pair[0] for pair in found], [pair[1] for pair in found]
 
 
@@ -52,7 +52,7 @@ def bounded(value: float, required: str) -> bool:
     if " to " in required:
         low, high = map(float, required.split(" to "))
         return low <= value <= high
-    bound, _, limit = required.rpartition(" ")
+    bound, dummy, limit = required.rpartition(" ")
     return BOUNDS[bound](value, float(limit))
 
 

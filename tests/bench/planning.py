@@ -33,7 +33,7 @@ def run(host: Host, quick: bool) -> list[Row]:
     noop = host.noop(pools=[host.pool(NEW)], volumes="{{ volumes }}")
     counted = host.layout(pools=[host.pool(NEW)], volumes=as_count(NEW, large))
     ours, theirs = pairs(repeat, lambda: play(listed, large, True), lambda: play(noop, large, False))
-    by_count = [host.controller.play(counted, check=True, changed=True).seconds for _ in range(repeat)]
+    by_count = [host.controller.play(counted, check=True, changed=True).seconds for dummy in range(repeat)]
     used = [host.controller.usage(listed, variables=given[size], check=True, changed=True) for size in sizes]
     memory = used[-1][0]
     what, linear = f"plan {large} new volumes", "" if quick else "0.8 to 1.25"
@@ -41,7 +41,7 @@ def run(host: Host, quick: bool) -> list[Row]:
     return [
         times_the_cost(f"{what}, listed; a no-op module that receives the same", ours, theirs, "at most 1.5"),
         times_the_cost(f"{what} as one item with count; listed", by_count, ours),
-        line(through, sizes, [seconds for _, seconds in used], linear),
+        line(through, sizes, [seconds for dummy, seconds in used], linear),
         Row(f"{what}, listed: most memory", f"{memory:.0f} MB", "", "", LARGEST_MB, bounded(memory, LARGEST_MB)),
         there(host, large, 1 if quick else 2),
     ]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.kvm.storage.plugins.module_utils import guards
 from tests.integration.helpers import Host, connected, mutable, switched_off
 from tests.servers.libvirtd import Libvirtd
 from tests.servers.loops import LoopDevice
@@ -205,8 +206,6 @@ def test_directory_that_is_there_is_brought_to_the_wanted_mode(host: Host, pool:
 def test_mount_point_that_is_not_mounted(
     host: Host, pool: dict[str, Any], scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ansible_collections.kvm.storage.plugins.module_utils.guards as guards
-
     fstab = tmp_path / "fstab"
     fstab.write_text(f"# disks\nUUID=1-2 / ext4 defaults 0 1\nUUID=3-4 {scratch}/images xfs nofail 0 2\n")
     monkeypatch.setattr(guards.unmounted, "__defaults__", (str(fstab),))

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-import libvirt  # noqa: F401
+import libvirt
 from ansible.module_utils.basic import AnsibleModule
-from lxml import etree  # noqa: F401
+from lxml import etree
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
             "autostart": {"type": "bool"},
         },
         supports_check_mode=True,
-    ).exit_json(changed=False)
+    ).exit_json(changed=False, loaded=[libvirt.__name__, etree.__name__])
 
 
 if __name__ == "__main__":

@@ -214,6 +214,5 @@ ALONE = Backend(type="dir", fields={}, operations={})
     ],
 )
 def test_same_storage(backend, one, other, same):
-    assert guards.same_storage(backend, one, other) is same
-    turned = (other, one)
-    assert guards.same_storage(backend, *turned) is same
+    for first, second in ((one, other), (other, one)):
+        assert guards.same_storage(backend, first, second) is same
