@@ -47,13 +47,13 @@ contract: setup-test ## Run the contract that every module keeps
 	@tests/run-pytest contract "$(ARGS)" tests/contract
 
 integration: setup-test ## Run the tests on a private libvirtd and real storage servers (up to 15 min)
-	@tests/run-pytest integration "$(ARGS)" tests/integration tests/faults tests/inputs tests/layouts
+	@tests/run-pytest integration "$(ARGS)" tests/integration
 
 bench: setup-test ## Measure the collection beside what a user would pick instead
 	@tests/bench/run
 
-soak: importer ## Run what takes too long for every change
-	@tests/run-pytest soak "$(ARGS)" tests/soak
+soak: importer ## Run the long form of inputs, layouts and faults, and what takes too long for every change
+	@KVM_STORAGE_SOAK=1 tests/run-pytest soak "$(ARGS)" tests/integration/inputs tests/integration/layouts tests/integration/faults
 
 importer: setup-lint ## Run galaxy-importer on the built collection
 	@tests/setup importer

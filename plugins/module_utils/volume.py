@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import tempfile
@@ -871,6 +870,8 @@ class Volume(Thing):
 
 def publish(temporary: str, path: str) -> None:
     """Give a file its name, never that of another; a run that is killed here leaves no file with two names."""
+    import ctypes  # 3 ms that other runs do not need
+
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename and rename(AT_FDCWD, os.fsencode(temporary), AT_FDCWD, os.fsencode(path), RENAME_NOREPLACE) == 0:
         return

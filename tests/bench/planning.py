@@ -34,7 +34,7 @@ def run(host: Host, quick: bool) -> list[Row]:
     counted = host.layout(pools=[host.pool(NEW)], volumes=as_count(NEW, large))
     ours, theirs = pairs(repeat, lambda: play(listed, large, True), lambda: play(noop, large, False))
     by_count = [host.controller.play(counted, check=True, changed=True).seconds for dummy in range(repeat)]
-    used = [host.controller.usage(listed, variables=given[size], check=True, changed=True) for size in sizes]
+    used = [least_used(host, listed, given[size], 1 if quick else 3) for size in sizes]
     memory = used[-1][0]
     what, linear = f"plan {large} new volumes", "" if quick else "0.8 to 1.25"
     through = f"{what}: processor time of the module for {', '.join(map(str, sizes))}; the line through the first two"
@@ -45,6 +45,12 @@ def run(host: Host, quick: bool) -> list[Row]:
         Row(f"{what}, listed: most memory", f"{memory:.0f} MB", "", "", LARGEST_MB, bounded(memory, LARGEST_MB)),
         there(host, large, 1 if quick else 2),
     ]
+
+
+def least_used(host: Host, tasks: Tasks, variables: Any, repeat: int) -> tuple[float, float]:
+    """The most memory of several runs, and the least processor time: other work only ever adds to it."""
+    used = [host.controller.usage(tasks, variables=variables, check=True, changed=True) for dummy in range(repeat)]
+    return max(memory for memory, dummy in used), min(seconds for dummy, seconds in used)
 
 
 def there(host: Host, count: int, repeat: int) -> Row:

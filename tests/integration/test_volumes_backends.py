@@ -134,6 +134,20 @@ def test_rbd_image_with_a_snapshot_is_not_half_deleted(vms: Host, ceph: Ceph) ->
     vms.converge("volume", ["delete"], **wanted, state="absent")
 
 
+def test_rbd_image_that_is_immutable(vms: Host, ceph: Ceph) -> None:
+    """A protected snapshot keeps it, by the rbd command and with the pool's own login."""
+    wanted = {"pool": "vms", "name": "base"}
+    vms.converge("volume", ["create", "protect"], "immutable", **wanted, capacity="8MiB", immutable=True)
+    (snapshot,) = json.loads(ceph.run("rbd", "snap", "ls", "--format", "json", "rbd/base"))
+    assert str(snapshot["protected"]).lower() == "true"
+    vms.refused("volume", "immutable", "base", **wanted, state="absent")
+    ceph.run("rbd", "snap", "unprotect", f"rbd/base@{snapshot['name']}")  # as a killed run would leave it
+    vms.converge("volume", ["protect"], **wanted, immutable=True)
+    vms.converge("volume", ["release"], **wanted, immutable=False)
+    assert json.loads(ceph.run("rbd", "snap", "ls", "--format", "json", "rbd/base")) == []
+    vms.converge("volume", ["delete"], **wanted, state="absent")
+
+
 def test_iscsi_direct(host: Host, iscsi: Target) -> None:
     hosts = [{"name": iscsi.host, "port": iscsi.port}]
     pool = {"name": "luns", "hosts": hosts, "target_iqn": iscsi.iqn_open, "initiator_iqn": iscsi.initiator}
