@@ -23,6 +23,11 @@ from .sequential import POOL, VOLUME
 CAPACITY = "1GiB"
 
 
+def as_count(pool: str, count: int) -> list[dict[str, Any]]:
+    """The same volumes as one item."""
+    return [{"pool": pool, "name": "v%05d.qcow2", "count": count, "capacity": CAPACITY, "format": "qcow2"}]
+
+
 def volumes(pool: str, count: int) -> list[dict[str, Any]]:
     """Sparse qcow2 volumes, one item each."""
     return [

@@ -9,16 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from .controller import Tasks
-from .host import CAPACITY, Host, volumes
+from .host import Host, as_count, volumes
 from .measure import Row, bounded, line, pairs, times_the_cost
 
 NEW, THERE = "planned", "there"
 LARGEST_MB = "at most 200"
-
-
-def as_count(pool: str, count: int) -> list[dict[str, Any]]:
-    """The same volumes as one item."""
-    return [{"pool": pool, "name": "v%05d.qcow2", "count": count, "capacity": CAPACITY, "format": "qcow2"}]
 
 
 def run(host: Host, quick: bool) -> list[Row]:
