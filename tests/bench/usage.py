@@ -8,7 +8,7 @@ import os
 import sys
 
 pid = os.posix_spawn("/usr/bin/python3", ["/usr/bin/python3", *sys.argv[1:]], os.environ)
-_, status, usage = os.wait4(pid, 0)
+dummy, status, usage = os.wait4(pid, 0)
 with open(os.environ["BENCH_USAGE"], "a", encoding="ascii") as out:
     out.write(f"{usage.ru_maxrss} {usage.ru_utime + usage.ru_stime}\n")
 sys.exit(os.waitstatus_to_exitcode(status))

@@ -21,8 +21,8 @@ import os
 import select
 import shutil
 import signal
-import subprocess
 import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
