@@ -113,6 +113,12 @@ def of_volume(found: list[Use], pool: str, name: str, path: str, local: bool) ->
     ]
 
 
+def directories(connection: Any) -> set[str]:
+    """The directories of all pools, where links lead."""
+    targets = (xmltree.get(xmltree.parse(pool.XMLDesc(0)), "target/path") for pool in connection.pools().values())
+    return {os.path.realpath(target) for target in targets if target}
+
+
 def network_name(network: str) -> str:
     """rbd:vms/web01 is vms/web01."""
     return network.partition(":")[2]

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Any
 
 from . import chain, fields, images, permissions, reconcile, sizes, xmltree
@@ -94,20 +95,27 @@ def pool_info_spec() -> dict[str, Any]:
 # volumes
 
 
-def chain_of(path: str, backing: str | None, local: bool) -> list[dict[str, Any]]:
-    """The backing chain below a volume as headers tell it, nearest first; nothing in it is opened by a tool."""
+def chain_of(path: str, backing: str | None, directories: set[str]) -> list[dict[str, Any]]:
+    """The backing chain below a volume as headers tell it, nearest first; what lies in no pool is not opened."""
     found: list[dict[str, Any]] = []
     seen = {path}
     while backing and backing not in seen:
         seen.add(backing)
-        image = images.probe(backing) if local and backing.startswith("/") else None
+        inside = os.path.dirname(os.path.realpath(backing)) in directories
+        image = images.probe(backing) if inside else None
         found.append({"path": backing, "format": image.format if image else None})
         backing = image.backing if image else None
     return found
 
 
 def volume_facts(
-    connection: Any, backend: Backend | None, pool: str, name: str, handle: Any, uses: list[chain.Use] | None
+    connection: Any,
+    backend: Backend | None,
+    pool: str,
+    name: str,
+    handle: Any,
+    uses: list[chain.Use] | None,
+    directories: set[str],
 ) -> dict[str, Any] | None:
     """One volume; None for what stands in a pool and is none."""
     path = handle.path()
@@ -133,7 +141,7 @@ def volume_facts(
         "format": options.get("format"),
         "format_source": "probed" if backend is None or len(backend.volume_formats) > 1 else "backend",
         "header_format": image.format if image else None,
-        "backing_chain": chain_of(path, backing, connection.local),
+        "backing_chain": chain_of(path, backing, directories),
         "encrypted": bool(xmltree.find_all(tree, "target/encryption")),
         "permissions": permissions.read(path) if is_file else options.get("permissions"),
         "immutable": False,
@@ -161,6 +169,7 @@ def declare_format(found: dict[str, Any], uses: list[chain.Use]) -> None:
 def volume_info(connection: Any, params: dict[str, Any]) -> dict[str, Any]:
     pools = chosen(connection, [params["pool"]] if params["pool"] else None)
     uses = chain.uses(connection) if params["users"] else None
+    directories = chain.directories(connection) if connection.local else set()
     found: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for pool, handle in pools.items():
@@ -187,7 +196,7 @@ def volume_info(connection: Any, params: dict[str, Any]) -> dict[str, Any]:
                     way_out="leave names out to see every volume of the pool",
                 )
         for name in sorted(params["names"] or there):
-            facts = volume_facts(connection, backend, pool, name, there[name], uses)
+            facts = volume_facts(connection, backend, pool, name, there[name], uses, directories)
             (others if facts is None else found).append(facts or {"pool": pool, "name": name})
     overlays: dict[str, list[str]] = {}
     for one in found:

@@ -62,8 +62,9 @@ class Validator:
 
     TYPES = {"str": str, "bool": bool, "int": int}  # not path: Ansible expands ~ and variables there
 
-    def __init__(self, spec: dict[str, Any]) -> None:
+    def __init__(self, spec: dict[str, Any], module: str = "layout") -> None:
         self.validator = ArgumentSpecValidator(spec)
+        self.way_out = f"'ansible-doc kvm.storage.{module}' describes every option"
         self.defaults = {name: option.get("default") for name, option in spec.items()}
         self.plain = {
             name: (self.TYPES[option["type"]], frozenset(option.get("choices") or ()))
@@ -88,10 +89,15 @@ class Validator:
         except TypeError:  # Ansible's own, for a number or a truth value where a dictionary belongs
             names = ", ".join(name for name in self.nested if item.get(name) is not None)
             raise StorageError(
-                thing=thing, code="bad_value", reason=f"a dictionary is expected, look at {names}"
+                thing=thing,
+                code="bad_value",
+                reason=f"a dictionary is expected, look at {names}",
+                way_out=self.way_out,
             ) from None
         if result.error_messages:
-            raise StorageError(thing=thing, code="bad_value", reason="; ".join(result.error_messages))
+            unknown = ", ".join(sorted(map(str, result.unsupported_parameters)))
+            reason = f"there is no option {unknown}" if unknown else "; ".join(result.error_messages)
+            raise StorageError(thing=thing, code="bad_value", reason=reason, way_out=self.way_out)
         return result.validated_parameters
 
 
@@ -138,7 +144,10 @@ def numbered(item: dict[str, Any], label: str) -> list[dict[str, Any]]:
     name = str(item.get("name", ""))
     if not is_a(count, int) or not is_a(first, int) or not 0 <= count <= MOST_VOLUMES or first < 0:
         raise StorageError(
-            thing=label, code="bad_value", reason=f"count and first must be numbers, at most {MOST_VOLUMES}"
+            thing=label,
+            code="bad_value",
+            reason=f"count and first must be numbers, at most {MOST_VOLUMES}",
+            way_out="write them without quotes, such as count: 40",
         )
     if len(NUMBER_PLACE.findall(name)) != 1:
         raise StorageError(
@@ -149,7 +158,9 @@ def numbered(item: dict[str, Any], label: str) -> list[dict[str, Any]]:
         )
     before, mark, after = re.split(f"({NUMBER_PLACE.pattern})", name)
     if len(mark) > 5:
-        raise StorageError(thing=label, code="bad_value", reason=f"{mark} has too many digits")
+        raise StorageError(
+            thing=label, code="bad_value", reason=f"{mark} has too many digits", way_out="use at most %099d"
+        )
     rest = {key: value for key, value in item.items() if key not in ("count", "first", "name")}
     return [{**rest, "name": f"{before}{mark % number}{after}"} for number in range(first, first + count)]
 
@@ -171,7 +182,7 @@ def pool_items(given: list[dict[str, Any]], collect: Collector) -> list[tuple[An
             )
             continue
         if type_name not in validators:
-            validators[type_name] = Validator(pools.argument_spec(backend))
+            validators[type_name] = Validator(pools.argument_spec(backend), backend.module)
         options = {key: value for key, value in item.items() if key != "type"}
         checked = collect(lambda: validators[type_name](label, options))  # noqa: B023  called at once
         if checked is not None:
@@ -181,7 +192,7 @@ def pool_items(given: list[dict[str, Any]], collect: Collector) -> list[tuple[An
 
 def volume_items(given: list[dict[str, Any]], collect: Collector) -> list[dict[str, Any]]:
     """The validated options of every declared volume, counts written out."""
-    validator = Validator(volumes.argument_spec())
+    validator = Validator(volumes.argument_spec(), "volume")
     found = []
     for position, item in enumerate(given):
         label = label_of("volumes", position, item)

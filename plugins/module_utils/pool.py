@@ -55,7 +55,12 @@ def wanted(backend: Backend, options: dict[str, Any], owner: str = MODULE_OWNER)
     want["owner"] = owner
     want["options"] = fields.clean(label, backend.fields, fields.given(options))
     if want["wait_timeout"] < 1:
-        raise StorageError(thing=label, code="bad_value", reason="wait_timeout must be at least 1 second")
+        raise StorageError(
+            thing=label,
+            code="bad_value",
+            reason="wait_timeout must be at least 1 second",
+            way_out="give more, or leave it out",
+        )
     if not want["persistent"] and want["state"] == "inactive":
         raise StorageError(
             thing=label,

@@ -61,7 +61,16 @@ def hide(module: AnsibleModule, values: list[str]) -> None:
         module.no_log_values.update(found - {""})
 
 
-class HidingModule(AnsibleModule):
+class CodedModule(AnsibleModule):
+    """An AnsibleModule whose own refusals, those of the argument_spec, have a code too."""
+
+    params: dict[str, Any]
+
+    def fail_json(self, msg: str, **details: Any) -> None:
+        super().fail_json(msg, **{"code": "bad_value", "actions": [], **details})
+
+
+class HidingModule(CodedModule):
     """An AnsibleModule that knows what must not show before it writes its invocation to the system's log.
 
     Core looks for values in the text of a list, where a quote or the end of a line stands escaped.
@@ -69,7 +78,12 @@ class HidingModule(AnsibleModule):
 
     def __init__(self, hidden: Callable[[dict[str, Any]], list[str]], **arguments: Any) -> None:
         self.hidden = hidden
-        super().__init__(**arguments)
+        try:
+            super().__init__(**arguments)
+        except TypeError:  # Ansible's own, for a number or a truth value where a dictionary belongs
+            spec, given, self.params = arguments["argument_spec"], self.params, {}  # none of them is hidden yet
+            names = ", ".join(name for name in spec if "options" in spec[name] and given.get(name) is not None)
+            self.fail_json(f"a dictionary is expected, look at {names}")
 
     def _log_invocation(self) -> None:
         hide(self, self.hidden(self.params))
@@ -110,7 +124,7 @@ def run_info(
     spec: dict[str, Any], gather: Callable[[connections.Connection, dict[str, Any]], dict[str, Any]], **rules: Any
 ) -> None:
     """The main function of every module that only reads."""
-    module = AnsibleModule(argument_spec={**CONNECTION_SPEC, **spec}, supports_check_mode=True, **rules)
+    module = CodedModule(argument_spec={**CONNECTION_SPEC, **spec}, supports_check_mode=True, **rules)
     need_libraries(module)
     try:
         with contextlib.closing(connections.Connection.open(module.params["uri"])) as connection:

@@ -142,7 +142,10 @@ def keyring_value(thing: str, path: str, entity: str | None) -> bytes:
         ) from None
     except configparser.Error:  # its message quotes lines of the file
         raise StorageError(
-            thing=thing, code="bad_keyring", reason=f"keyring_file {path} is not a Ceph keyring"
+            thing=thing,
+            code="bad_keyring",
+            reason=f"keyring_file {path} is not a Ceph keyring",
+            way_out="give the file that 'ceph auth get client.NAME -o FILE' writes",
         ) from None
     entities = [section for section in parser.sections() if parser.has_option(section, "key")]
     if entity is None and len(entities) != 1:

@@ -124,30 +124,68 @@ def clean_backing(thing: str, pool: str, backing: dict[str, Any] | None) -> dict
 def check_together(thing: str, want: dict[str, Any]) -> None:
     """Options that can't be meant together, refused before libvirt is asked."""
     options, form = want["options"], want["options"].get("format")
-    problems = {
-        "capacity must be more than 0": options.get("capacity") == 0,
-        "allocation must not exceed capacity": options.get("allocation", 0) > options.get("capacity", 2**63),
-        "allocation and preallocation say the same thing twice; give one": "allocation" in options
-        and want["preallocation"] is not None,
-        "preallocation: metadata is for qcow2": want["preallocation"] == "metadata" and form not in ("qcow2", None),
-        "a volume with a backing store is qcow2 or qed": want["backing"] is not None
-        and form not in ("qcow2", "qed", None),
-        "preallocation and backing exclude each other": want["backing"] is not None
-        and want["preallocation"] not in (None, "off"),
-        "compat, cluster_size, lazy_refcounts and extended_l2 are for qcow2": form not in ("qcow2", None)
-        and any(option in options for option in FIXED),
-        "lazy_refcounts and extended_l2 need compat: '1.1'": options.get("compat") == "0.10"
-        and bool(options.get("lazy_refcounts") or options.get("extended_l2")),
-        "cluster_size must be a power of 2 from 512 to 2 MiB": not power_of_2(options.get("cluster_size", 512)),
-        "preallocation: full can't be encrypted; use falloc": "encryption" in options
-        and want["preallocation"] == "full",
-        "encryption is for raw and qcow2": "encryption" in options and form not in ("raw", "qcow2", None),
-        "an immutable volume can't have a mode with write permission": bool(want["immutable"])
-        and int((options.get("permissions") or {}).get("mode", "0"), 8) & 0o222 != 0,
-    }
-    for problem, found in problems.items():
+    mode = int((options.get("permissions") or {}).get("mode", "0"), 8)
+    problems = [
+        (options.get("capacity") == 0, "capacity must be more than 0", "give a size such as 20GiB"),
+        (
+            options.get("allocation", 0) > options.get("capacity", 2**63),
+            "allocation must not exceed capacity",
+            "give less, or leave it out",
+        ),
+        (
+            "allocation" in options and want["preallocation"] is not None,
+            "allocation and preallocation say the same thing twice",
+            "give one of them",
+        ),
+        (
+            want["preallocation"] == "metadata" and form not in ("qcow2", None),
+            "preallocation: metadata is for qcow2",
+            "use falloc, or format: qcow2",
+        ),
+        (
+            want["backing"] is not None and form not in ("qcow2", "qed", None),
+            "a volume with a backing store is qcow2 or qed",
+            "use format: qcow2",
+        ),
+        (
+            want["backing"] is not None and want["preallocation"] not in (None, "off"),
+            "preallocation and backing exclude each other",
+            "give one of them",
+        ),
+        (
+            form not in ("qcow2", None) and any(option in options for option in FIXED),
+            "compat, cluster_size, lazy_refcounts and extended_l2 are for qcow2",
+            "leave them out, or use format: qcow2",
+        ),
+        (
+            options.get("compat") == "0.10" and bool(options.get("lazy_refcounts") or options.get("extended_l2")),
+            "lazy_refcounts and extended_l2 need compat: '1.1'",
+            "leave compat out, or leave them out",
+        ),
+        (
+            not power_of_2(options.get("cluster_size", 512)),
+            "cluster_size must be a power of 2 from 512 to 2 MiB",
+            "give one such as 64KiB",
+        ),
+        (
+            "encryption" in options and want["preallocation"] == "full",
+            "preallocation: full can't be encrypted",
+            "use falloc",
+        ),
+        (
+            "encryption" in options and form not in ("raw", "qcow2", None),
+            "encryption is for raw and qcow2",
+            "use one of these formats",
+        ),
+        (
+            bool(want["immutable"]) and mode & 0o222 != 0,
+            "an immutable volume can't have a mode with write permission",
+            "give a mode such as '0444'",
+        ),
+    ]
+    for found, reason, way_out in problems:
         if found and want["state"] == "present":
-            raise StorageError(thing=thing, code="bad_value", reason=problem)
+            raise StorageError(thing=thing, code="bad_value", reason=reason, way_out=way_out)
 
 
 def power_of_2(size: int) -> bool:
@@ -583,11 +621,10 @@ class Volume(Thing):
     def in_a_pool(self, path: str) -> bool:
         """Whether the file lies directly in the directory of some pool."""
         real = os.path.dirname(os.path.realpath(path))
-        for pool in self.connection.pools().values():
-            target = xmltree.get(xmltree.parse(pool.XMLDesc(0)), "target/path")
-            if target and os.path.realpath(target) == real:
-                return True
-        return self.planned_backing is not None
+        if real in chain.directories(self.connection):
+            return True
+        planned = self.planned_backing.directory() if self.planned_backing is not None else ""
+        return planned != "" and os.path.realpath(planned) == real
 
     def backing_path(self) -> str | None:
         """Where the backing store is; None while it is not there."""
@@ -916,7 +953,12 @@ def backend_of(connection: Any, pool: str, thing: str) -> Backend:
     type_name = connection.once(f"type of {pool}", lambda: xmltree.parse(handle.XMLDesc(0)).get("type"))
     found = registry.backend(type_name)
     if found is None:
-        raise StorageError(thing=thing, code="unsupported", reason=f"pools of type {type_name} are not managed here")
+        raise StorageError(
+            thing=thing,
+            code="unsupported",
+            reason=f"pools of type {type_name} are not managed here",
+            way_out=f"use a pool of type {', '.join(registry.types())}",
+        )
     return found
 
 

@@ -13,6 +13,6 @@ import pytest
 from ansible_collections.kvm.storage.plugins.module_utils import connection
 
 
-@pytest.fixture(autouse=True, scope="session")
-def lock_folder(run_root: Path) -> None:
-    connection.LOCK_FOLDER = str(run_root / "locks")
+@pytest.fixture(autouse=True)
+def lock_folder(run_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "LOCK_FOLDER", str(run_root / "locks"))

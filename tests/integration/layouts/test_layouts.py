@@ -127,19 +127,41 @@ def test_random_layouts(
     assert count >= LAYOUTS // PARTS
 
 
-def test_bases_grow_together_with_their_overlays(
-    fresh_hypervisor: Libvirtd, conn: libvirt.virConnect, scratch: Path
+# Notes when it is called while another one of it grows a volume, which then takes a while.
+QEMU_IMG = """\
+#!/bin/sh
+[ -e {folder}/growing ] && : > {folder}/met
+[ "$1" = resize ] || exec /usr/bin/qemu-img "$@"
+: > {folder}/growing
+sleep 0.05
+/usr/bin/qemu-img "$@"
+status=$?
+rm {folder}/growing
+exit $status
+"""
+
+
+def test_bases_and_their_overlays_in_other_pools_grow_in_turns(
+    fresh_hypervisor: Libvirtd, conn: libvirt.virConnect, scratch: Path, tmp_path: Path
 ) -> None:
     """qemu-img locks the whole chain of what it grows, and overlays that do not name their base here have it open."""
-    pool = {"type": "dir", "name": "images", "path": f"{scratch}/images"}
+    pools = [{"type": "dir", "name": name, "path": f"{scratch}/{name}"} for name in ("images", "a", "b", "c")]
     base = {"pool": "images", "name": "base", "format": "qcow2"}
-    overlays = [{"pool": "images", "name": f"web{number}", "format": "qcow2"} for number in range(7)]
-    on_base = [{**one, "backing": {"volume": "base", "format": "qcow2"}} for one in overlays]
-    layout = {"uri": fresh_hypervisor.uri, "pools": [pool]}
-    made = run("layout", {**layout, "volumes": [{**base, "capacity": "1MiB"}, *on_base]})
+    overlays = [{"pool": name, "name": "web", "format": "qcow2"} for name in ("a", "b", "c")]
+    backing = {"backing": {"pool": "images", "volume": "base", "format": "qcow2"}}
+    layout = {"uri": fresh_hypervisor.uri, "pools": pools}
+    made = run(
+        "layout", {**layout, "volumes": [{**base, "capacity": "1MiB"}, *({**one, **backing} for one in overlays)]}
+    )
     assert not made.get("failed"), made["msg"]
-    for capacity in ("2MiB", "4MiB", "8MiB"):
-        volumes = [{**one, "capacity": capacity} for one in [*overlays[:3], base, *overlays[3:]]]
-        grown = run("layout", {**layout, "volumes": volumes})
-        assert not grown.get("failed"), grown["msg"]
-        assert {one.capacity for one in read(conn, scratch).files.values()} == {int(capacity[0]) << 20}
+    stand_in = fresh_hypervisor.root / "bin/qemu-img"
+    stand_in.write_text(QEMU_IMG.format(folder=tmp_path), encoding="utf-8")
+    stand_in.chmod(0o755)
+    try:
+        grown = [{**one, "capacity": "4MiB"} for one in [overlays[0], base, *overlays[1:]]]
+        done = run("layout", {**layout, "volumes": grown})
+    finally:
+        stand_in.unlink()
+    assert not done.get("failed"), done["msg"]
+    assert not (tmp_path / "met").exists(), "two at once had one chain open"
+    assert {one.capacity for one in read(conn, scratch).files.values()} == {4 << 20}
