@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import os
 import socket
 from pathlib import Path
@@ -144,6 +145,22 @@ class Known:
         self.usageType = lambda: 0  # noqa: N815
 
 
+def opened(node: Path) -> libvirt.virConnect:
+    """The test driver with the state of a file.
+
+    Debian's lxml and libvirt share one libxml2, and lxml's loader of entities takes the private part of the context
+    with which libvirt reads a file for its own: that has ended in a crash. So libxml2's own loader reads the file.
+    """
+    xml = ctypes.CDLL("libxml2.so.2")
+    xml.xmlGetExternalEntityLoader.restype = ctypes.c_void_p
+    before = ctypes.c_void_p(xml.xmlGetExternalEntityLoader())
+    xml.xmlSetExternalEntityLoader(xml.xmlNoNetExternalEntityLoader)
+    try:
+        return libvirt.open(f"test://{node}")
+    finally:
+        xml.xmlSetExternalEntityLoader(before)
+
+
 class TestHost(Host):
     """libvirt's test driver, helped where it is less than the real one.
 
@@ -156,9 +173,9 @@ class TestHost(Host):
     def __init__(self, scratch: Path, secrets: set[str]) -> None:
         node = scratch.parent / f"{scratch.name}.xml"
         node.write_text(f"<node>{FC_HOST}</node>", encoding="utf-8")
-        super().__init__(libvirt.open(f"test://{node}"), scratch)
+        super().__init__(opened(node), scratch)
         self.secrets = [Known(name) for name in sorted(secrets)]
-        self.defined = libvirt.open(f"test://{node}")  # the persistent layer of active pools
+        self.defined = opened(node)  # the persistent layer of active pools
         self.foreign: dict[tuple[str, bool], list] = {}  # (pool, whether persistent) to elements of other namespaces
 
     def call(self, thing: Any, name: str, arguments: tuple) -> Any:
