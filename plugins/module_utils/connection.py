@@ -129,11 +129,11 @@ class Connection:
         self._looks: dict[str, Any] = {}
 
     @classmethod
-    def open(cls, uri: str, read_only: bool = False) -> Connection:
+    def open(cls, uri: str) -> Connection:
         """Connect, or say which URI did not answer and why."""
         libvirt.registerErrorHandler(lambda context, error: None, None)
         try:
-            return cls((libvirt.openReadOnly if read_only else libvirt.open)(uri), uri)
+            return cls(libvirt.open(uri), uri)
         except libvirt.libvirtError as error:
             raise StorageError(
                 thing=uri,

@@ -23,13 +23,11 @@ class StorageError(Exception):
 
 
 class StepFailed(StorageError):
-    """A step that the backend refused or could not finish; done lists the steps before it."""
+    """A step that the backend refused or could not finish."""
 
-    def __init__(
-        self, *, thing: str, step: str, reason: str, code: str, way_out: str = "", done: list[str] | None = None
-    ) -> None:
+    def __init__(self, *, thing: str, step: str, reason: str, code: str, way_out: str = "") -> None:
         super().__init__(thing=thing, reason=reason, code=code, way_out=way_out)
-        self.step, self.done = step, list(done or [])
+        self.step = step
         self.args = (f"Cannot {step.replace('_', ' ')} {thing}: {reason}" + (f"; {way_out}" if way_out else ""),)
 
 

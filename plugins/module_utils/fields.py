@@ -341,9 +341,6 @@ class Pairs:
         return ", ".join(f"{name}={given}" for name, given in value.items())
 
 
-Fields = dict  # of option name to At, Group, Each or Pairs
-
-
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """Options without those that were not given, at any depth."""
     return {

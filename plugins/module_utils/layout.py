@@ -21,7 +21,6 @@ from .guards import same_storage
 from .names import own_uuid
 from .plan import Thing
 
-KINDS = ("secrets", "pools", "volumes")
 DEFAULT_OWNER = "layout"
 # O(count) writes numbers into the name at the place that %d or %03d marks.
 NUMBER_PLACE = re.compile(r"%0?\d*d", re.ASCII)

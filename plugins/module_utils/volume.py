@@ -318,7 +318,9 @@ class Volume(Thing):
         return self.connection.volumes(self.pool_name).get(self.volume_name)
 
     def locks(self) -> list[str]:
-        return [f"pool {self.pool_name!r}"]
+        """Its pool, and that of its base: nobody removes the base while an overlay is put on it."""
+        pools = [self.pool_name, (self.want["backing"] or {}).get("pool")]
+        return [f"pool {name!r}" for name in pools if name]
 
     def show(self, option: str, value: Any) -> str:
         return FIELDS[option].show(value) if option in FIELDS and not isinstance(value, str) else str(value)

@@ -51,9 +51,7 @@ def run(host: Host, name: str, args: dict[str, Any], *, check: bool = False) -> 
         mock.patch.object(basic, "_ANSIBLE_ARGS", stdin),
         mock.patch.object(basic, "_ANSIBLE_PROFILE", "legacy", create=True),
         mock.patch.object(connections, "LOCK_FOLDER", str(host.scratch.parent)),
-        mock.patch.object(
-            connections.Connection, "open", lambda uri, read_only=False: connections.Connection(host.recorder, uri)
-        ),
+        mock.patch.object(connections.Connection, "open", lambda uri: connections.Connection(host.recorder, uri)),
         contextlib.redirect_stdout(output),
         contextlib.suppress(SystemExit),
     ):

@@ -273,3 +273,21 @@ def test_an_unknown_capacity_is_not_compared():
     del before["options"]["capacity"]
     assert not volumes.shrinks(before, want(capacity="1MiB"), 1)
     assert volumes.plan(before, want(capacity="1MiB"), FILES).steps == []
+
+
+class Far:
+    local = False
+
+
+@pytest.mark.parametrize(
+    ("backing", "locks"),
+    [
+        (None, ["pool 'p'"]),
+        ({"volume": "base", "format": "qcow2"}, ["pool 'p'", "pool 'p'"]),
+        ({"pool": "bases", "volume": "base", "format": "qcow2"}, ["pool 'p'", "pool 'bases'"]),
+        ({"path": "/srv/base", "format": "qcow2"}, ["pool 'p'"]),
+    ],
+)
+def test_the_pool_of_a_base_is_locked_with_that_of_its_overlay(backing, locks):
+    """Else another controller could remove the base between its guard's look and the overlay's creation."""
+    assert volumes.Volume(Far(), want(backing=backing), None).locks() == locks
