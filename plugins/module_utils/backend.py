@@ -15,6 +15,8 @@ from typing import Any, Callable
 
 OPERATIONS = ("create", "clone", "resize", "delete", "upload", "download", "wipe")
 
+THIN_POOL = "a thin pool"  # a kind of Entry
+
 # How an operation is done: by libvirt, by a native function of the backend, or not at all.
 LIBVIRT = "libvirt"
 
@@ -46,6 +48,74 @@ class Protection:
     set: Callable[[Any, dict[str, Any], str, bool], None]
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What stands in a pool's storage, as the backend's own command shows it.
+
+    kind       empty for a volume; else what it is, such as "a thin pool".
+    unlisted   whether libvirt does not list it, also after a refresh.
+    paths      all paths of it, the usual one first.
+    allocation bytes that it takes; None where the command does not tell.
+    falls      names of what would be destroyed with it, such as its snapshots.
+    is_open    whether something on this host has it open.
+    fixed      why its capacity can't be changed; empty where it can.
+    trouble    why a thin pool takes no new volume; empty when all is well.
+    """
+
+    name: str
+    kind: str = ""
+    unlisted: bool = False
+    paths: tuple[str, ...] = ()
+    key: str = ""
+    capacity: int = 0
+    allocation: int | None = None
+    thin_pool: str = ""
+    falls: tuple[str, ...] = ()
+    is_open: bool = False
+    fixed: str = ""
+    trouble: str = ""
+
+    @property
+    def path(self) -> str:
+        return self.paths[0]
+
+
+@dataclass
+class Contents:
+    """All that stands in a pool's storage, by name; a capacity is rounded up to the granule."""
+
+    entries: dict[str, Entry]
+    granule: int = 1
+
+    @property
+    def unlisted(self) -> dict[str, Entry]:
+        """The volumes that libvirt does not list."""
+        return {name: one for name, one in self.entries.items() if one.unlisted and not one.kind}
+
+    def thin_pools(self) -> dict[str, Entry]:
+        return {name: one for name, one in self.entries.items() if one.kind == THIN_POOL}
+
+    def in_thin_pool(self, thin_pool: str) -> dict[str, int]:
+        """The capacity of every volume of a thin pool."""
+        return {name: one.capacity for name, one in self.entries.items() if one.thin_pool == thin_pool}
+
+
+@dataclass(frozen=True)
+class Unlisted:
+    """Volumes that libvirt does not list: the backend's own commands, on this host only.
+
+    look(pool options) tells what is there; it raises the StorageError of what can't be seen, with the code no_source
+    where the storage itself is not there. create(label, pool options, name, thin pool, capacity) answers the new one;
+    resize(..., name, capacity) and delete(..., name) nothing.
+    """
+
+    command: str
+    look: Callable[[dict[str, Any]], Contents]
+    create: Callable[[str, dict[str, Any], str, str, int], Entry]
+    resize: Callable[[str, dict[str, Any], str, int], None]
+    delete: Callable[[str, dict[str, Any], str], None]
+
+
 def rounded(granule: int) -> Callable[[dict[str, Any], str | None], int]:
     """The capacity rule of a backend that rounds every volume up to the same granule, in bytes."""
     return lambda pool, form: granule
@@ -75,14 +145,29 @@ class Backend:
     conflicts_by   options by which two pools are the same storage, besides what libvirt itself checks.
     delete_data    what delete_data does: "volumes", "pool" or a Refused.
     servers        (options) -> [(host, port)] that must answer TCP before a start, any one of them.
+    preflight      (thing, options, seconds) -> warnings about a start on this host; raises the StorageError of
+                   what would make libvirt try for minutes, or fail without a reason.
+    detaches       (options) -> [block device] that a stop takes away from this host, whoever uses it.
+    leaves         (thing, options): removes what libvirt leaves on this host of a pool that has stopped, or
+                   None where that is nothing.
+    devices        (options, whether the storage is about to be built) -> [device] that must be there for it, and
+                   that nobody uses where it is built.
+    destroys       (thing, options) -> ([block device], [name]): what goes with the storage where delete_data is
+                   "pool": the devices of its volumes, seen without libvirt, and what is none of its volumes.
+    deletes        (thing, options, volume name): raises the StorageError of what the deletion of a volume would
+                   take along, or of what forbids it.
     blank          (options) -> True, False or None: whether building would overwrite nothing;
                    None for a backend whose build formats nothing.
     keeps_format   whether a volume's format can be read back; a partition's is given when it is made.
     granule        (options, format) -> bytes that a capacity is rounded up to.
+    told           (options) -> the same in the names by which libvirt itself compares them, on this host.
+    unlisted       how volumes that libvirt does not list are seen, made, grown and removed, or None.
+    sparse         a Refused where a volume with less allocation than capacity is not made, or None.
     name_error     (volume name, names there, options) -> what is wrong with a new name, or "".
     option_error   (options, whether the storage is about to be built) -> what is wrong with options that are
                    right one by one, or "".
     start_hint     (libvirt's words, options) -> the likely cause of a failed start, or "".
+    way_out        (the words of a step that failed, options) -> what to do about it, or "".
     numbered       whether new volumes get the next number, so that they are made one after the other.
     protection     the backend's own way to keep a volume from being removed, or None.
     constants      what a new pool has in places that libvirt's schema asks for and a user need not know.
@@ -102,12 +187,22 @@ class Backend:
     conflicts_by: tuple[str, ...] = ()
     delete_data: Any = "volumes"
     servers: Callable[[dict[str, Any]], list[tuple[str, int]]] = lambda options: []
+    preflight: Callable[[str, dict[str, Any], float], list[str]] = lambda thing, options, seconds: []
+    detaches: Callable[[dict[str, Any]], list[str]] = lambda options: []
+    leaves: Callable[[str, dict[str, Any]], None] | None = None
+    devices: Callable[[dict[str, Any], bool], list[str]] = lambda options, builds: []
+    destroys: Callable[[str, dict[str, Any]], tuple[list[str], list[str]]] = lambda thing, options: ([], [])
+    deletes: Callable[[str, dict[str, Any], str], None] = lambda thing, options, name: None
     blank: Callable[[dict[str, Any]], bool | None] | None = None
     keeps_format: bool = True
     granule: Callable[[dict[str, Any], str | None], int] = file_granule
+    told: Callable[[dict[str, Any]], dict[str, Any]] = lambda options: options
+    unlisted: Unlisted | None = None
+    sparse: Refused | None = None
     name_error: Callable[[str, list[str], dict[str, Any]], str] = lambda name, there, options: ""
     option_error: Callable[[dict[str, Any], bool], str] = lambda options, builds: ""
     start_hint: Callable[[str, dict[str, Any]], str] = lambda words, options: ""
+    way_out: Callable[[str, dict[str, Any]], str] = lambda words, options: ""
     capacity_optional: bool = False
     protection: Protection | None = None
     numbered: bool = False

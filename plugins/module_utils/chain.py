@@ -15,7 +15,7 @@ from typing import Any
 from . import images, xmltree
 from .connection import libvirt, number, words
 from .errors import StorageError
-from .guards import DEEPEST_CHAIN
+from .guards import DEEPEST_CHAIN, require_server, resolved, silent_shares
 
 INACTIVE_XML = 2  # VIR_DOMAIN_XML_INACTIVE
 F_OFD_GETLK = 36  # fcntl(2): asks for the locks of any process, this one included
@@ -51,12 +51,13 @@ def find_uses(connection: Any, running_only: bool) -> list[Use]:
         if running and domain.isPersistent() and not running_only:
             texts.append(domain.XMLDesc(INACTIVE_XML))
         for text in texts:
-            found += uses_in(xmltree.parse(text), domain.name(), running, connection.local)
+            silent = silent_shares(connection) if connection.local else ()
+            found += uses_in(xmltree.parse(text), domain.name(), running, connection.local, silent)
     return found
 
 
-def uses_in(tree: Any, domain: str, running: bool, local: bool) -> list[Use]:
-    """The storage that one domain's XML names."""
+def uses_in(tree: Any, domain: str, running: bool, local: bool, silent: tuple[str, ...] = ()) -> list[Use]:
+    """The storage that one domain's XML names; what lies on a silent share is not looked at."""
     found = []
     for source in tree.iter("source", "loader", "nvram", "kernel", "initrd"):
         path = source.get("file") or source.get("dev") or source.get("dir") or ""
@@ -64,8 +65,9 @@ def uses_in(tree: Any, domain: str, running: bool, local: bool) -> list[Use]:
             path = (source.text or "").strip()
         form = format_of(source)
         if path.startswith("/"):
-            found.append(Use(domain, running, path=os.path.realpath(path) if local else path, format=form))
-            found += [Use(domain, running, path=base) for base in below(path)] if local else []
+            seen = local and not path.startswith(silent)
+            found.append(Use(domain, running, path=os.path.realpath(path) if seen else path, format=form))
+            found += [Use(domain, running, path=base) for base in below(path, silent)] if seen else []
         if source.get("pool") and source.get("volume"):
             found.append(Use(domain, running, pool=source.get("pool"), volume=source.get("volume"), format=form))
         if source.get("protocol") and source.get("name"):
@@ -74,7 +76,7 @@ def uses_in(tree: Any, domain: str, running: bool, local: bool) -> list[Use]:
     return found
 
 
-def below(path: str) -> list[str]:
+def below(path: str, silent: tuple[str, ...] = ()) -> list[str]:
     """The files that a file stands on by its own header: libvirt tells them of running domains only.
 
     A header may lie. Here that makes a guard refuse too much, never too little.
@@ -86,6 +88,9 @@ def below(path: str) -> list[str]:
         if image is None or not image.backing or "\0" in image.backing:
             break
         path = os.path.join(os.path.dirname(real), image.backing.removeprefix("file:"))
+        if path.startswith(silent):
+            found.append(path)
+            break
         if os.path.realpath(path) in found:
             break
         found.append(os.path.realpath(path))
@@ -116,7 +121,7 @@ def of_volume(found: list[Use], pool: str, name: str, path: str, local: bool) ->
 def directories(connection: Any) -> set[str]:
     """The directories of all pools, where links lead."""
     targets = (xmltree.get(xmltree.parse(pool.XMLDesc(0)), "target/path") for pool in connection.pools().values())
-    return {os.path.realpath(target) for target in targets if target}
+    return {resolved(connection, target) for target in targets if target}
 
 
 def network_name(network: str) -> str:
@@ -149,7 +154,14 @@ def names(found: list[Use]) -> str:
 def image_locked(path: str) -> bool:
     """Whether some QEMU of any host has a file open, as its locks tell; False for what is not there."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = images.open_image(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except PermissionError:
+        raise StorageError(
+            thing=path,
+            code="guard_unavailable",
+            reason="it can't be told whether a QEMU process has it open: neither root nor its owner may read it here",
+            way_out="let the server give root or the owner read permission",
+        ) from None
     except OSError:
         return False
     try:
@@ -175,11 +187,25 @@ def find_backed(connection: Any) -> list[tuple[str, str]]:
     """Every volume of an active pool that stands on a backing store, as pool/name, and the path of that store."""
     found = []
     for pool in connection.pools():
+        require_sight(connection, pool)
         for name, volume in connection.volumes(pool).items():
             backing = backing_of(connection, f"{pool}/{name}", volume)
             if backing:
-                found.append((f"{pool}/{name}", os.path.realpath(backing) if connection.local else backing))
+                found.append((f"{pool}/{name}", resolved(connection, backing)))
     return found
+
+
+def require_sight(connection: Any, pool: str) -> None:
+    """What stands on what can't be told of a share whose server is gone."""
+    try:
+        require_server(f"pool {pool!r}", connection, pool)
+    except StorageError as error:
+        raise StorageError(
+            thing=error.thing,
+            code="guard_unavailable",
+            reason=f"it can't be told what its volumes stand on: {error.reason}",
+            way_out=error.way_out,
+        ) from None
 
 
 def backing_of(connection: Any, name: str, volume: Any) -> str | None:

@@ -30,6 +30,7 @@ except ImportError:  # reconcile respawns or names the package before anything h
 
 LOCK_FOLDER = "/run/kvm.storage"
 PROBE_SECONDS = 3.0
+LISTING_SECONDS = 60.0  # libvirt lists pools at once, unless it is stuck in one of them
 READERS, AT_ONCE = 3, 50  # threads that read volumes ahead, and how many each takes at a time
 
 
@@ -151,8 +152,20 @@ class Connection:
     def pools(self) -> dict[str, Any]:
         """Every pool by name, active or not."""
         if self._pools is None:
-            self._pools = {pool.name(): pool for pool in self.raw.listAllStoragePools(0)}
+            self._pools = {pool.name(): pool for pool in self.list_pools()}
         return self._pools
+
+    def list_pools(self) -> list:
+        try:
+            return within(LISTING_SECONDS, lambda: self.raw.listAllStoragePools(0))
+        except TimeoutError:
+            raise StorageError(
+                thing=self.uri,
+                code="timeout",
+                reason=f"libvirt has not listed its pools after {LISTING_SECONDS:.0f} s: it waits for storage itself, "
+                "most likely for a mounted share whose server is gone",
+                way_out="bring the server back, or give the mount up with 'umount -f -l', then run this again",
+            ) from None
 
     def pool(self, name: str) -> Any:
         """The pool, or None."""

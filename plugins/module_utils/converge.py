@@ -40,7 +40,7 @@ def as_error(thing: Thing, step: str, error: Exception) -> StorageError:
     if isinstance(error, StorageError):
         return error
     code = "system_refused" if isinstance(error, OSError) else "backend_refused"
-    return StepFailed(thing=thing.label, step=step, code=code, reason=words(error))
+    return StepFailed(thing=thing.label, step=step, code=code, reason=words(error), way_out=thing.way_out(words(error)))
 
 
 def failures() -> tuple[type[Exception], ...]:

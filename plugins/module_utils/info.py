@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+from typing import Any, Callable
 
-from . import chain, fields, images, permissions, reconcile, sizes, xmltree
+from . import chain, fields, guards, images, permissions, reconcile, sizes, xmltree
 from . import secret as secrets
 from . import volume as volumes
-from .backend import Backend
+from .backend import Backend, Contents, Entry
 from .backends import registry
 from .connection import libvirt, retrying, words
 from .errors import StorageError
@@ -70,17 +70,44 @@ def pool_facts(connection: Any, name: str, handle: Any, with_xml: bool) -> dict[
         "provisioned": None,
         "overcommit": None,
         "volumes": None,
+        "thin_pools": [],
+        "unreachable": guards.silent_server(connection, name) or None,
     }
-    if active:
+    if active and not found["unreachable"]:
         dummy, found["capacity"], found["allocation"], found["available"] = handle.info()
         entries = [volume.info() for volume in connection.volumes(name).values()]
-        found["volumes"] = len(entries)
-        found["provisioned"] = sum(entry[1] for entry in entries)
+        contents = contents_of(connection, backend, name, lambda: before["live"])
+        unlisted = contents.unlisted if contents is not None else {}
+        unlisted = {key: one for key, one in unlisted.items() if key not in connection.volumes(name)}
+        found["volumes"] = len(entries) + len(unlisted)
+        found["provisioned"] = sum(entry[1] for entry in entries) + sum(one.capacity for one in unlisted.values())
+        if contents is not None:
+            found["thin_pools"] = [thin_pool_facts(contents, one) for one in contents.thin_pools().values()]
         if found["capacity"]:
             found["overcommit"] = round(found["provisioned"] / found["capacity"], 2)
     if with_xml:
         found["xml"] = handle.XMLDesc(0)
     return sized(found, ("capacity", "allocation", "available", "provisioned"))
+
+
+def contents_of(connection: Any, backend: Backend | None, pool: str, options: Callable[[], Any]) -> Contents | None:
+    """What the backend's own command shows of an active pool; None where it can't be seen from here."""
+    try:
+        return guards.contents(connection, backend, pool, options) if backend is not None else None
+    except StorageError:
+        return None
+
+
+def thin_pool_facts(contents: Contents, entry: Entry) -> dict[str, Any]:
+    """A thin pool and what it promises to its volumes."""
+    found = {
+        "name": entry.name,
+        "capacity": entry.capacity,
+        "allocation": entry.allocation,
+        "provisioned": sum(contents.in_thin_pool(entry.name).values()),
+        "trouble": entry.trouble or None,
+    }
+    return sized(found, ("capacity", "allocation", "provisioned"))
 
 
 def pool_info(connection: Any, params: dict[str, Any]) -> dict[str, Any]:
@@ -95,13 +122,14 @@ def pool_info_spec() -> dict[str, Any]:
 # volumes
 
 
-def chain_of(path: str, backing: str | None, directories: set[str]) -> list[dict[str, Any]]:
+def chain_of(connection: Any, path: str, backing: str | None, directories: set[str]) -> list[dict[str, Any]]:
     """The backing chain below a volume as headers tell it, nearest first; what lies in no pool is not opened."""
     found: list[dict[str, Any]] = []
     seen = {path}
     while backing and backing not in seen:
         seen.add(backing)
-        inside = os.path.dirname(os.path.realpath(backing)) in directories
+        inside = os.path.dirname(guards.resolved(connection, backing)) in directories
+        inside = inside and not backing.startswith(guards.silent_shares(connection))
         image = images.probe(backing) if inside else None
         found.append({"path": backing, "format": image.format if image else None})
         backing = image.backing if image else None
@@ -119,6 +147,9 @@ def volume_facts(
 ) -> dict[str, Any] | None:
     """One volume; None for what stands in a pool and is none."""
     path = handle.path()
+    where = guards.silent_server(connection, pool)
+    if where:
+        return {"pool": pool, "name": name, "path": path, "unreadable": f"nothing answers at {where}"}
     is_file = connection.local and backend is not None and backend.makes_directory
     if is_file and images.foreign(path):
         return None
@@ -141,7 +172,8 @@ def volume_facts(
         "format": options.get("format"),
         "format_source": "probed" if backend is None or len(backend.volume_formats) > 1 else "backend",
         "header_format": image.format if image else None,
-        "backing_chain": chain_of(path, backing, directories),
+        "backing_chain": chain_of(connection, path, backing, directories),
+        "thin_pool": None,
         "encrypted": bool(xmltree.find_all(tree, "target/encryption")),
         "permissions": permissions.read(path) if is_file else options.get("permissions"),
         "immutable": False,
@@ -151,11 +183,40 @@ def volume_facts(
         with contextlib.suppress(OSError):
             found["immutable"] = permissions.is_protected(path)
     if uses is not None:
-        mine = chain.of_volume(uses, pool, name, path, connection.local)
-        declare_format(found, mine)
-        found["users"] = [
-            {"domain": domain, "running": running} for domain, running in sorted({(u.domain, u.running) for u in mine})
-        ]
+        tell_users(found, chain.of_volume(uses, pool, name, path, connection.local))
+    return sized(found, ("capacity", "allocation"))
+
+
+def tell_users(found: dict[str, Any], uses: list[chain.Use]) -> None:
+    declare_format(found, uses)
+    users = sorted({(use.domain, use.running) for use in uses})
+    found["users"] = [{"domain": domain, "running": running} for domain, running in users]
+
+
+def entry_facts(connection: Any, pool: str, entry: Entry, uses: list[chain.Use] | None) -> dict[str, Any]:
+    """One volume that libvirt does not list."""
+    image = images.probe(entry.path)
+    found: dict[str, Any] = {
+        "pool": pool,
+        "name": entry.name,
+        "path": entry.path,
+        "key": entry.key,
+        "type": "block",
+        "capacity": entry.capacity,
+        "allocation": entry.allocation,
+        "format": None,
+        "format_source": "backend",
+        "header_format": image.format if image else None,
+        "backing_chain": [],
+        "thin_pool": entry.thin_pool or None,
+        "encrypted": False,
+        "permissions": None,
+        "immutable": False,
+        "options": {},
+    }
+    if uses is not None:
+        mine = [use for path in entry.paths for use in chain.of_volume(uses, pool, entry.name, path, connection.local)]
+        tell_users(found, mine)
     return sized(found, ("capacity", "allocation"))
 
 
@@ -183,19 +244,26 @@ def volume_info(connection: Any, params: dict[str, Any]) -> dict[str, Any]:
                 )
             continue
         if params["refresh"]:
+            guards.require_server(f"pool {pool!r}", connection, pool)
             retrying(lambda: handle.refresh(0))  # noqa: B023  called at once
             connection.forget(pool)
         backend = registry.backend(xmltree.parse(handle.XMLDesc(0)).get("type"))
         there = connection.volumes(pool)
+        contents = contents_of(connection, backend, pool, lambda: pool_options(handle, backend))  # noqa: B023
+        unlisted = contents.unlisted if contents is not None else {}
+        unlisted = {name: one for name, one in unlisted.items() if name not in there}
         for name in params["names"] or []:
-            if name not in there:
+            if name not in there and name not in unlisted:
                 raise StorageError(
                     thing=f"volume {pool + '/' + name!r}",
                     code="no_volume",
                     reason="it is not there",
                     way_out="leave names out to see every volume of the pool",
                 )
-        for name in sorted(params["names"] or there):
+        for name in sorted(params["names"] or [*there, *unlisted]):
+            if name in unlisted:
+                found.append(entry_facts(connection, pool, unlisted[name], uses))
+                continue
             facts = volume_facts(connection, backend, pool, name, there[name], uses, directories)
             (others if facts is None else found).append(facts or {"pool": pool, "name": name})
     overlays: dict[str, list[str]] = {}
@@ -205,6 +273,10 @@ def volume_info(connection: Any, params: dict[str, Any]) -> dict[str, Any]:
     for one in found:
         one["overlays"] = sorted(overlays.get(one["path"], []))
     return {"volumes": found, "not_volumes": others}
+
+
+def pool_options(handle: Any, backend: Any) -> dict[str, Any]:
+    return fields.read(backend.fields, xmltree.parse(handle.XMLDesc(0)))
 
 
 def volume_info_spec() -> dict[str, Any]:
@@ -288,7 +360,8 @@ def pool_variables(connection: Any, name: str, handle: Any) -> dict[str, Any] | 
     else:
         found["persistent"] = False
     path = found.get("path")
-    if connection.local and backend.makes_directory and path and "permissions" in found:
+    seen = connection.local and backend.makes_directory and not guards.silent_server(connection, name)
+    if seen and path and "permissions" in found:
         found["permissions"] = permissions.read(path) or found["permissions"]
     return found
 
@@ -303,6 +376,8 @@ def volume_variables(facts: dict[str, Any], by_path: dict[str, tuple[str, str]])
         found["backing"] = dict(zip(("pool", "volume"), by_path[below[0]["path"]]))
     if facts["immutable"]:
         found["immutable"] = True
+    if facts["thin_pool"]:
+        found["thin_pool"] = facts["thin_pool"]
     return found
 
 

@@ -10,6 +10,7 @@ Everything goes through a descriptor that follows no link.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import grp
 import os
@@ -18,16 +19,18 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+from . import images
 from .errors import StorageError
 
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL = 0x80086601, 0x40086602, 0x10  # linux/fs.h
 LABEL = "security.selinux"
+POLICY = "/sys/fs/selinux/context"  # takes a label that the loaded policy knows, and no other
 
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[int]:
     """A descriptor of the very file or directory that a path names."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = images.open_image(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         yield descriptor
     finally:
@@ -76,7 +79,29 @@ def resolved(thing: str, want: dict[str, Any], local: bool) -> dict[str, Any]:
                 way_out="create it first, or give its number",
             ) from None
         found[option] = str(entry[2])
+    if local and "label" in found and not known_label(found["label"]):
+        raise StorageError(
+            thing=thing,
+            code="bad_value",
+            reason=f"permissions.label {found['label']!r} is not known to the SELinux policy of this host",
+            way_out="give one such as system_u:object_r:virt_image_t:s0",
+        )
     return found
+
+
+def known_label(label: str) -> bool:
+    """Whether the SELinux policy in force knows a label; any does where there is none."""
+    try:
+        descriptor = os.open(POLICY, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        os.write(descriptor, label.encode() + b"\0")
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def flags_of(descriptor: int) -> int | None:

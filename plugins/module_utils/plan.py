@@ -63,6 +63,10 @@ class Thing:
         """What two runs must not change at once."""
         return [self.label]
 
+    def way_out(self, words: str) -> str:
+        """What to do about a step that failed with these words, where the thing knows more than they say."""
+        return ""
+
     def show(self, option: str, value: Any) -> str:
         """A value of an option for people."""
         return str(value)

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import connection as connections
 from . import fields, guards, permissions, reconcile, xmltree
-from .backend import Backend, Refused
+from .backend import THIN_POOL, Backend, Contents, Refused
 from .errors import StepFailed, StorageError
 from .names import MODULE_OWNER, own_uuid
 from .plan import Plan, Thing
@@ -165,7 +165,9 @@ def plan_change(before: dict[str, Any], want: dict[str, Any], backend: Backend) 
     if not active and before["active"]:
         steps.append("stop")
     restart_needed = bool(active and before["active"] and ({*differing, *live} - {"permissions"}))
-    restarts = restart_needed and want["restart"]
+    # an active pool whose share or file system somebody has unmounted serves nothing
+    lost = active and before["active"] and before["observed"].get("lost", False)
+    restarts = lost or (restart_needed and want["restart"])
     if restarts:
         steps += restart_steps(before, want, backend)
         restart_needed = False
@@ -173,7 +175,7 @@ def plan_change(before: dict[str, Any], want: dict[str, Any], backend: Backend) 
         steps.append("set_permissions")
     if want["autostart"] is not None and want["autostart"] != before["autostart"]:
         steps.append("set_autostart")
-    present = shown(before)
+    present = {**shown(before), **({"state": "active, but not mounted"} if lost else {})}
     after = dict(present, state=want["state"], persistent=want["persistent"], **want["options"])
     if "permissions" in want["options"]:
         after["permissions"] = {**(present.get("permissions") or {}), **want["options"]["permissions"]}
@@ -267,6 +269,7 @@ class Pool(Thing):
         super().__init__()
         self.connection, self.backend, self.want, self.name = connection, backend, want, str(want["name"])
         self.before: dict[str, Any] = {}
+        self.planned = Plan()
         if "permissions" in want["options"]:
             want["options"]["permissions"] = permissions.resolved(
                 self.label, want["options"]["permissions"], connection.local
@@ -287,6 +290,9 @@ class Pool(Thing):
             return self.backend.fields[option].show(value)
         return str(value).lower()
 
+    def way_out(self, words: str) -> str:
+        return self.backend.way_out(words, {**self.before.get("options", {}), **self.want["options"]})
+
     def facts(self) -> dict[str, Any]:
         return {"type": self.backend.type}
 
@@ -300,7 +306,11 @@ class Pool(Thing):
                 reason=f"a pool of type {before['type']} has this name",
                 way_out=f"manage it with pool_{before['type'].replace('-', '_')}, or choose another name",
             )
-        observed: dict[str, Any] = {"directory": None, "permissions": None, "blank": None}
+        if before["active"]:
+            guards.require_server(self.label, self.connection, self.name)
+        observed: dict[str, Any] = {"directory": None, "permissions": None, "blank": None, "lost": False}
+        if before["active"]:
+            observed["lost"] = bool(guards.lost_mount(self.connection, self.name))
         if self.connection.local and self.backend.makes_directory and self.path:
             observed["directory"] = os.path.isdir(self.path)
             if before["active"] or not self.backend.mounts:
@@ -313,7 +323,7 @@ class Pool(Thing):
         return before
 
     def plan(self, before: dict[str, Any]) -> Plan:
-        made = plan(before, self.want, self.backend)
+        made = self.planned = plan(before, self.want, self.backend)
         if made.restart_needed:
             made.warnings.append(
                 f"{self.label}: the change takes effect when the pool restarts; set restart: true to do it now"
@@ -327,6 +337,8 @@ class Pool(Thing):
             self.check_wanted(before, plan)
         if {"stop", "restart", "recreate"} & set(plan.steps) and before["active"]:
             self.check_unused(running_only=True)
+            self.check_detached(before)
+            self.check_closed(self.contents(lenient=True))
         if {"delete_volumes", "delete_storage"} & set(plan.steps):
             self.check_given_up()
 
@@ -337,7 +349,8 @@ class Pool(Thing):
             self.check_complete(options)
             self.check_supported()
         creates = "create" in plan.steps and self.want["build"] != "never" and before["observed"]["blank"] is not False
-        error = self.backend.option_error(options, creates or "build" in plan.steps)
+        builds = creates or "build" in plan.steps
+        error = self.backend.option_error(options, builds)
         if error:
             raise StorageError(thing=self.label, code="bad_value", reason=error)
         host_directory = self.backend.makes_directory and not self.backend.mounts and self.connection.local
@@ -351,6 +364,11 @@ class Pool(Thing):
         guards.require_secret(self.label, self.connection, self.want["options"].get("auth"), planned)
         if {"start", "create", "restart", "recreate"} & set(plan.steps):
             self.check_servers(options)
+            # what is about to be formatted need not be there yet
+            warnings = [] if builds and self.backend.blank else self.preflight(options)
+            plan.warnings += [] if before["active"] else warnings
+        if builds or ({"start", "create"} & set(plan.steps) and not before["active"]):
+            self.check_devices(options, builds)
 
     def check_complete(self, options: dict[str, Any]) -> None:
         missing = [name for name, field in self.backend.fields.items() if field.required and name not in options]
@@ -385,6 +403,7 @@ class Pool(Thing):
             path = xmltree.get(tree, "target/path") or ""
             theirs = fields.read(self.backend.fields, tree) if tree.get("type") == self.backend.type else None
             self.check_conflict(name, path, theirs, options, plan)
+            self.check_same_devices(name, tree, options)
 
     def check_conflict(
         self, name: str, path: str, theirs: dict[str, Any] | None, options: dict[str, Any], plan: Plan
@@ -399,18 +418,30 @@ class Pool(Thing):
             )
         if not self.backend.makes_directory or not path.startswith("/") or path.startswith("/dev"):
             return
-        real = os.path.realpath if self.connection.local else str
-        if fields.same_path(real(path), real(options["path"])):
+        there, own = (guards.resolved(self.connection, one) for one in (path, options["path"]))
+        if fields.same_path(there, own):
             raise StorageError(
                 thing=self.label,
                 code="path_conflict",
                 reason=f"pool {name!r} has the path {path} too",
                 way_out="give each pool a directory of its own",
             )
-        if guards.nested(real(path), real(options["path"])):
+        if guards.nested(there, own):
             plan.warnings.append(
                 f"{self.label}: its path {options['path']} and that of pool {name!r}, {path}, are nested"
             )
+
+    def check_same_devices(self, name: str, tree: Any, options: dict[str, Any]) -> None:
+        """libvirt compares devices of pools of all types, but only by their names."""
+        theirs = [source.get("path") for source in tree.findall("source/device") if source.get("path")]
+        for device in self.backend.devices(options, True):
+            if any(fields.same_device(device, other) for other in theirs):
+                raise StorageError(
+                    thing=self.label,
+                    code="source_conflict",
+                    reason=f"pool {name!r} stands on {device} too",
+                    way_out="use that pool, or remove it first",
+                )
 
     def check_servers(self, options: dict[str, Any]) -> None:
         """A server that does not answer TCP keeps libvirt busy for up to two minutes and then blames something else."""
@@ -426,6 +457,87 @@ class Pool(Thing):
                 reason=f"nothing answers at {where}",
                 way_out="check the address, the port and that the server runs",
             )
+
+    @property
+    def on_this_host(self) -> bool:
+        """Whether the pool's devices and servers are those of this host; libvirt's test driver makes them up."""
+        return self.connection.local and self.connection.raw.getType() != "TEST"
+
+    def preflight(self, options: dict[str, Any]) -> list[str]:
+        """What the backend itself can tell of a start before it is tried."""
+        if not self.on_this_host:
+            return []
+        patience = min(connections.PROBE_SECONDS, self.want["wait_timeout"])
+        return [f"{self.label}: {words}" for words in self.backend.preflight(self.label, options, patience)]
+
+    def check_detached(self, before: dict[str, Any]) -> None:
+        """Stopping some pools takes devices away from the host, also from users that libvirt knows nothing of."""
+        devices = self.backend.detaches({**before["options"], **before["live"]}) if self.on_this_host else []
+        found = guards.device_users(self.label, devices)
+        if not found:
+            return
+        named = {os.path.realpath(one.path()): name for name, one in self.connection.volumes(self.name).items()}
+        device, users = next(iter(found.items()))
+        what = f"its volume {named[device]!r} ({device})" if device in named else f"its device {device}"
+        raise StorageError(
+            thing=self.label,
+            code="in_use",
+            reason=f"{what} is used on this host: {', '.join(users)}",
+            way_out="end that use first: stopping the pool takes the device away from the host",
+        )
+
+    def check_devices(self, options: dict[str, Any], builds: bool) -> None:
+        """What a pool stands on is there, and nobody else's: mkfs and a mount both ruin the disk of a guest."""
+        devices = self.backend.devices(options, builds) if self.on_this_host else []
+        missing = [device for device in devices if not os.path.exists(device)]
+        if missing:
+            raise StorageError(
+                thing=self.label,
+                code="no_source",
+                reason=f"there is no {missing[0]} on this host",
+                way_out="see 'lsblk' and /dev/disk/by-id",
+            )
+        if builds or self.backend.mounts:
+            self.check_devices_unused(devices, by_host=builds)
+
+    def check_devices_unused(self, devices: list[str], by_host: bool = True) -> None:
+        """Neither a domain nor, by_host, anything of this host has devices in use."""
+        from . import chain
+
+        real = {os.path.realpath(device): device for device in devices}
+        users = [use for use in (chain.uses(self.connection) if real else []) if use.path in real]
+        found = {real[users[0].path]: [chain.names(users)]} if users else {}
+        if not found and by_host:
+            found = guards.device_users(self.label, devices)
+        for device, names in found.items():
+            raise StorageError(
+                thing=self.label,
+                code="in_use",
+                reason=f"{device} is used: {', '.join(names)}",
+                way_out="end that use first, or give another device",
+            )
+
+    def check_storage(self) -> None:
+        """delete_data takes the whole storage, of an inactive pool too, whose volumes libvirt does not know."""
+        if self.backend.delete_data != "pool" or self.connection.uri.startswith("test:"):
+            return
+        if not self.connection.local:
+            raise StorageError(
+                thing=self.label,
+                code="guard_unavailable",
+                reason="it can't be told from here what else its storage holds and who uses it",
+                way_out="run the task there, with a local uri",
+            )
+        devices, others = self.backend.destroys(self.label, self.before["options"])
+        if others:
+            more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+            raise StorageError(
+                thing=self.label,
+                code="not_volumes",
+                reason=f"what is none of its volumes would be destroyed too: {', '.join(others[:5])}{more}",
+                way_out="remove that first, or leave delete_data out",
+            )
+        self.check_devices_unused(devices)
 
     def check_only_volumes(self) -> None:
         """delete_data gives up volumes; a folder, a link or a device among them is something else."""
@@ -444,12 +556,60 @@ class Pool(Thing):
                 way_out="move it away, or leave delete_data out",
             )
 
+    def contents(self, lenient: bool) -> Contents | None:
+        """All that stands in the storage; None where that is not there, or can't be seen by who is lenient."""
+        options = {**self.want["options"], **self.before["options"]}
+        try:
+            return guards.contents(self.connection, self.backend, self.name, lambda: options)
+        except StorageError as error:
+            if lenient or error.code == "no_source":
+                return None
+            raise StorageError(
+                thing=self.label,
+                code="guard_unavailable",
+                reason=f"it can't be told what would be destroyed: {error.reason}",
+                way_out=error.way_out,
+            ) from None
+
+    def check_all_listed(self) -> None:
+        """delete_data gives up the volumes that libvirt lists; the same storage can hold more."""
+        contents = self.contents(lenient=False)
+        entries = contents.entries.values() if contents is not None else ()
+        others = [one for one in entries if one.kind == THIN_POOL or one.thin_pool]
+        if contents is not None and self.before["active"]:
+            there = self.connection.volumes(self.name)
+            others += [one for one in contents.unlisted.values() if not one.thin_pool and one.name not in there]
+        if others:
+            kinds = [(one.name, one.kind or ("a thin volume" if one.thin_pool else "not active")) for one in others[:5]]
+            names = ", ".join(f"{name!r} ({kind})" for name, kind in kinds)
+            raise StorageError(
+                thing=self.label,
+                code="not_volumes",
+                reason=f"its storage holds what libvirt does not list, and it would be destroyed: {names}",
+                way_out="remove that first, or leave delete_data out",
+            )
+        self.check_closed(contents)
+
+    def check_closed(self, contents: Contents | None) -> None:
+        """Nothing of this host has a volume open that is about to be taken away."""
+        entries = contents.entries.values() if contents is not None else ()
+        used = [one for one in entries if one.is_open and not one.kind]
+        for path, users in guards.device_users(self.label, [one.path for one in used]).items():
+            raise StorageError(
+                thing=self.label,
+                code="in_use",
+                reason=f"{path} is used on this host: {', '.join(users)}",
+                way_out="end that use first",
+            )
+
     def check_given_up(self) -> None:
         """What must hold before all that a pool has is destroyed."""
         from . import chain  # loaded by what takes something away, so that an unchanged pool costs less
 
         self.check_unused(running_only=False)
         self.check_only_volumes()
+        self.check_all_listed()
+        self.check_storage()
         files = self.backend.makes_directory and self.connection.local
         volumes = {name: volume.path() for name, volume in sorted(self.connection.volumes(self.name).items())}
         for name, path in volumes.items() if files else ():
@@ -485,9 +645,14 @@ class Pool(Thing):
         from . import chain
 
         found = chain.uses(self.connection, running_only)
+        contents = self.contents(running_only) if found else None
         volumes = {name: volume.path() for name, volume in self.connection.volumes(self.name).items()}
         directory = self.path if self.backend.makes_directory else ""
         hits = chain.of_pool(found, self.name, directory, volumes, self.connection.local)
+        for entry in contents.entries.values() if contents is not None else ():
+            for path in entry.paths:
+                mine = chain.of_volume(found, self.name, entry.name, path, self.connection.local)
+                hits += [use for use in mine if use not in hits]
         if hits:
             raise StorageError(
                 thing=self.label,
@@ -510,7 +675,8 @@ class Pool(Thing):
             xmltree.put(tree, "uuid", own_uuid("pool", self.name, self.want["owner"]))
             for place, value in self.backend.constants.items():
                 xmltree.put(tree, place, value)
-        fields.write(self.backend.fields, tree, self.want["options"])
+        options = self.want["options"]
+        fields.write(self.backend.fields, tree, self.backend.told(options) if self.on_this_host else options)
         return tree
 
     def define(self) -> None:
@@ -529,14 +695,23 @@ class Pool(Thing):
     def create(self) -> None:
         flags = self.create_flags()
         self.slow(lambda: self.connection.raw.storagePoolCreateXML(xmltree.text(self.tree()), flags))
+        self.set_label()
         self.connection.forget()
 
     def build(self) -> None:
         self.handle.build(self.backend.build_flags[self.want["build"]])
+        self.set_label()
 
     def make_directory(self) -> None:
         """A build without flags makes the mount point and nothing more."""
         self.handle.build(0)
+
+    def set_label(self) -> None:
+        """The label of a new directory, which libvirt takes and does not set; what is mounted later has its own."""
+        label = self.want["options"].get("permissions", {}).get("label")
+        owned = self.backend.makes_directory and not self.backend.mounts and self.connection.local
+        if label is not None and owned and os.path.isdir(self.path):
+            permissions.apply(self.path, {"label": label})
 
     def start(self) -> None:
         self.slow(lambda: self.handle.create(0))
@@ -556,10 +731,20 @@ class Pool(Thing):
                 way_out="mend the cause, or raise wait_timeout; libvirt itself may go on trying for a while",
             ) from None
         except connections.libvirt.libvirtError as error:
+            self.leave(options)
             hint = self.backend.start_hint(connections.words(error), options)
             if not hint:
                 raise
             raise StorageError(thing=self.label, code="backend_refused", reason=hint) from error
+
+    def leave(self, options: dict[str, Any]) -> None:
+        """Take away what libvirt leaves on the host of a pool that has stopped or has not come up."""
+        if self.backend.leaves is None or not self.on_this_host:
+            return
+        try:
+            self.backend.leaves(self.label, options)
+        except StorageError as error:  # the pool has stopped all the same
+            self.planned.warnings.append(str(error))
 
     def take_back(self, done: list[str]) -> list[str]:
         """A new pool that does not come up is not left behind; while libvirt is still busy with it, it may be."""
@@ -589,6 +774,7 @@ class Pool(Thing):
     def stop(self) -> None:
         connections.retrying(self.handle.destroy)
         self.connection.forget()
+        self.leave({**self.before["options"], **self.before["live"]})
 
     def restart(self) -> None:
         self.stop()
@@ -624,6 +810,7 @@ class Pool(Thing):
                     step="delete",
                     code="backend_refused",
                     reason=connections.words(error),
+                    way_out=self.way_out(connections.words(error)),
                 ) from error
         self.connection.forget(self.name)
 
@@ -631,6 +818,8 @@ class Pool(Thing):
         self.handle.delete(0)
 
     def undefine(self) -> None:
+        if not self.before["active"]:
+            self.leave(self.before["options"])
         self.handle.undefine()
         self.connection.forget()
 

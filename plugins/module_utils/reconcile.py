@@ -126,6 +126,7 @@ def run_info(
     """The main function of every module that only reads."""
     module = CodedModule(argument_spec={**CONNECTION_SPEC, **spec}, supports_check_mode=True, **rules)
     need_libraries(module)
+    commands.use(module.run_command)
     try:
         with contextlib.closing(connections.Connection.open(module.params["uri"])) as connection:
             found = gather(connection, module.params)

@@ -12,9 +12,9 @@ import os
 import tempfile
 from typing import Any
 
-from . import chain, commands, fields, guards, images, permissions, reconcile, xmltree
+from . import chain, commands, fields, guards, images, permissions, reconcile, sizes, xmltree
 from . import connection as connections
-from .backend import Backend, Native, Protection, Refused
+from .backend import Backend, Contents, Entry, Native, Protection, Refused, Unlisted
 from .backends.shared import PERMISSIONS
 from .errors import StepFailed, StorageError
 from .fields import At, Group
@@ -60,6 +60,7 @@ FIELDS: dict[str, Any] = {
     "permissions": PERMISSIONS,
     "encryption": ENCRYPTION,
 }
+IN_THIN_POOL = {"capacity", "format"}  # the options that a volume of a thin pool can have
 # What a volume keeps for life. nocow and allocation are taken at creation and can't be read back as given.
 FIXED = ("compat", "cluster_size", "lazy_refcounts", "extended_l2")
 
@@ -83,6 +84,7 @@ def argument_spec() -> dict[str, Any]:
         "name": {"type": "str", "required": True},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "preallocation": {"type": "str", "choices": ["off", "metadata", "falloc", "full"]},
+        "thin_pool": {"type": "str"},
         "immutable": {"type": "bool"},
         "backing": BACKING_SPEC,
         **fields.spec(FIELDS),
@@ -95,11 +97,14 @@ def wanted(options: dict[str, Any]) -> dict[str, Any]:
     label = f"volume {pool + '/' + name!r}"
     guards.possible_name(label, name)
     guards.possible_name(label, pool)
+    if options.get("thin_pool") is not None:
+        guards.possible_name(label, options["thin_pool"])
     want: dict[str, Any] = {
         "pool": pool,
         "name": name,
         "state": options.get("state") or "present",
         "preallocation": options.get("preallocation"),
+        "thin_pool": options.get("thin_pool"),
         "immutable": options.get("immutable"),
         "backing": clean_backing(label, pool, options.get("backing")),
         "options": fields.clean(label, FIELDS, fields.given(options)),
@@ -178,6 +183,16 @@ def check_together(thing: str, want: dict[str, Any]) -> None:
             "use one of these formats",
         ),
         (
+            want["thin_pool"] is not None and (want["backing"] is not None or bool(set(options) - IN_THIN_POOL)),
+            "a volume of a thin pool has a capacity and nothing else to be chosen",
+            "leave the other options out",
+        ),
+        (
+            want["thin_pool"] is not None and want["preallocation"] not in (None, "off"),
+            "a volume of a thin pool takes its space as it is written",
+            "leave preallocation out",
+        ),
+        (
             bool(want["immutable"]) and mode & 0o222 != 0,
             "an immutable volume can't have a mode with write permission",
             "give a mode such as '0444'",
@@ -195,8 +210,9 @@ def power_of_2(size: int) -> bool:
 def plan(before: dict[str, Any], want: dict[str, Any], backend: Backend | None) -> Plan:
     """The steps from what was read to what is wanted; pure.
 
-    before has exists, listed (by libvirt), leftover (an empty file under its name), options, header (the
-    format that the file itself tells, None where it can't be read), backing, protected and in_use.
+    before has exists, listed (by libvirt, or by the backend what libvirt never lists), leftover (an empty file under
+    its name), options, header (the format that the file itself tells, None where it can't be read), backing,
+    thin_pool, protected and in_use.
     """
     if want["state"] == "absent":
         steps = ["release"] if before["protected"] and want["immutable"] is False else []
@@ -261,6 +277,7 @@ def shown(before: dict[str, Any]) -> dict[str, Any]:
     """A volume as it is, in the words of its options."""
     found = {name: value for name, value in before["options"].items() if name not in ("allocation", "encryption")}
     found.update(state="present", immutable=before["protected"] or None, backing=before["backing"])
+    found["thin_pool"] = before["thin_pool"]
     return found
 
 
@@ -274,6 +291,7 @@ def wanted_state(want: dict[str, Any], backend: Backend | None) -> dict[str, Any
         state="present",
         format=want["options"].get("format") or ("qcow2" if backing else backend and backend.default_format),
         preallocation=want["preallocation"],
+        thin_pool=want["thin_pool"],
         immutable=want["immutable"] or None,
         backing=backing,
         encryption="luks" if "encryption" in want["options"] else None,
@@ -325,6 +343,9 @@ class Volume(Thing):
     def show(self, option: str, value: Any) -> str:
         return FIELDS[option].show(value) if option in FIELDS and not isinstance(value, str) else str(value)
 
+    def way_out(self, words: str) -> str:
+        return self.backend.way_out(words, self.pool_options())
+
     def facts(self) -> dict[str, Any]:
         found = {"pool": self.pool_name}
         path = self.before.get("path")
@@ -340,6 +361,9 @@ class Volume(Thing):
             "options": {},
             "header": None,
             "backing": None,
+            "thin_pool": None,
+            "unlisted": False,
+            "unseen": "",
             "foreign": "",
             "protected": False,
             "in_use": False,
@@ -348,16 +372,24 @@ class Volume(Thing):
             "path": "",
         }
         self.before = before
-        if not self.connection.active(self.pool_name):
+        if not self.pool_is_up():
             if self.want["state"] == "absent" and self.connection.pool(self.pool_name) is None:
                 return before  # without its pool there is no volume
             self.need_planned_pool(self.connection.pool(self.pool_name))
-            self.read_file(before)
+            if not self.backend.mounts:  # what is there now is not what the pool will have
+                self.read_file(before)
+            entry = self.entry() if self.want["thin_pool"] is not None else None
+            if entry is not None:
+                self.read_entry(before, entry)
             before["listed"] = before["exists"]  # by the time of its turn, once the pool is up
             return before
         handle = self.handle
         if handle is None:
-            self.read_file(before)
+            entry = self.entry()
+            if entry is None:
+                self.read_file(before)
+            else:
+                self.read_entry(before, entry)
             return before
         before["listed"] = True
         try:
@@ -382,6 +414,31 @@ class Volume(Thing):
             before["protected"] = self.read_protection(self.protection)
         return before
 
+    def contents(self) -> Contents | None:
+        """What the backend's own command shows; None where it can't be seen and nothing asks for it."""
+        absent, up = self.want["state"] == "absent", self.connection.active(self.pool_name)
+        try:
+            return guards.contents(self.connection, self.backend, self.pool_name, self.pool_options)
+        except StorageError as error:
+            if error.code == "no_source":  # it may come with its pool
+                if up and not absent:
+                    raise
+            elif self.want["thin_pool"] is not None:
+                raise
+            else:
+                self.before["unseen"] = error.reason
+            return None
+
+    def entry(self) -> Entry | None:
+        """The volume as the backend's own command shows it."""
+        contents = self.contents()
+        return contents.entries.get(self.volume_name) if contents is not None else None
+
+    def read_entry(self, before: dict[str, Any], entry: Entry) -> None:
+        """What libvirt does not list: never, or not before its next refresh."""
+        before.update(path=entry.path, exists=True, listed=entry.unlisted, unlisted=entry.unlisted, foreign=entry.kind)
+        before.update(options={"capacity": entry.capacity}, thin_pool=entry.thin_pool or None)
+
     def read_protection(self, protection: Protection) -> bool:
         """Looked up only where it matters: it takes a command of the backend's."""
         if self.want["immutable"] is None and self.want["state"] == "present":
@@ -398,11 +455,26 @@ class Volume(Thing):
         """The backend's own way to protect volumes, by a command of this host."""
         return self.backend.protection if self.connection.local else None
 
+    def pool_is_up(self) -> bool:
+        """Whether the pool is active, its server there and its share or file system mounted."""
+        if not self.connection.active(self.pool_name):
+            return False
+        guards.require_server(self.label, self.connection, self.pool_name)
+        return not guards.lost_mount(self.connection, self.pool_name)
+
     def need_planned_pool(self, pool: Any) -> None:
         """Outside of a layout that brings it up, an inactive pool's volumes are unknown."""
         if self.planned_pool is not None and self.planned_pool.want["state"] == "active":
             return
         state = "inactive" if pool is not None else "not there"
+        lost = guards.lost_mount(self.connection, self.pool_name)
+        if lost:
+            raise StorageError(
+                thing=self.label,
+                code="not_mounted",
+                reason=f"pool {self.pool_name!r} is active, but nothing is mounted on {lost}",
+                way_out="mount it again with a pool module (state: active)",
+            )
         raise StorageError(
             thing=self.label,
             code="pool_inactive" if pool is not None else "no_pool",
@@ -462,17 +534,20 @@ class Volume(Thing):
         if empty and self.want["options"].get("format") not in (None, "raw"):
             before.update(exists=False, leftover=True)
         if permissions_differ(before, self.want):
-            before["in_use"] = bool(self.users(running_only=True))
+            # on a share another host's guest may have it open, and the server asks for its owner at each access
+            before["in_use"] = bool(self.users(running_only=True)) or chain.image_locked(path)
 
     # deciding
 
     def plan(self, before: dict[str, Any]) -> Plan:
         made = plan(before, self.want, None if self.want["state"] == "absent" else self.backend)
-        if not self.connection.active(self.pool_name) and self.connection.pool(self.pool_name) and not self.directory():
+        seen = (self.directory() and not self.backend.mounts) or self.want["thin_pool"] is not None
+        if self.connection.pool(self.pool_name) and not seen and not self.pool_is_up():
             made = Plan(unknown="until its pool is active")
         return made
 
     def check(self, before: dict[str, Any], plan: Plan) -> None:
+        self.check_thin_pool(before)
         if before["foreign"]:
             raise StorageError(
                 thing=self.label,
@@ -483,14 +558,18 @@ class Volume(Thing):
         if self.want["state"] == "absent":
             if before["exists"]:
                 self.check_delete(before)
+            elif before["unseen"]:
+                plan.warnings.append(f"{self.label}: a thin volume of this name could not be seen: {before['unseen']}")
             return
         if not before["exists"]:
             if not plan.unknown:
                 self.check_new(before)
+                self.warn_of_overcommit(before, plan)
             return
         self.check_same(before)
         if "resize" in plan.steps:
             self.check_resize(before, released="release" in plan.steps)
+            self.warn_of_overcommit(before, plan)
         if "set_permissions" in plan.steps and before["protected"] and "release" not in plan.steps and self.writable():
             raise self.immutable()
         if "set_permissions" in plan.steps and not self.is_file(before["path"]):
@@ -507,11 +586,12 @@ class Volume(Thing):
         options, backend = self.want["options"], self.backend
         guards.new_name(self.label, self.volume_name)
         refuse_operation(self.label, backend, "create")
+        there: list[str] = []
         if backend.numbered:
             there = list(dict.fromkeys([*self.connection.volumes(self.pool_name), *self.earlier]))
-            error = backend.name_error(self.volume_name, there, self.pool_options())
-            if error:
-                raise StorageError(thing=self.label, code="bad_name", reason=error)
+        error = backend.name_error(self.volume_name, there, self.pool_options() if backend.numbered else {})
+        if error:
+            raise StorageError(thing=self.label, code="bad_name", reason=error)
         if "capacity" not in options and not (self.want["backing"] and backend.capacity_optional):
             raise StorageError(
                 thing=self.label,
@@ -529,6 +609,8 @@ class Volume(Thing):
             )
         if self.want["backing"]:
             self.check_backing()
+        if backend.sparse is not None and self.want["thin_pool"] is None:
+            self.check_whole(backend.sparse)
         if self.want["preallocation"] == "full" and not self.directory():
             raise StorageError(
                 thing=self.label,
@@ -540,6 +622,68 @@ class Volume(Thing):
         guards.require_secret(self.label, self.connection, options.get("encryption"), planned)
         if self.want["immutable"]:
             self.check_protect(before)
+
+    def check_whole(self, sparse: Refused) -> None:
+        """All of a volume is reserved where less would be a danger to it."""
+        options = self.want["options"]
+        reserved = options.get("allocation", 0 if self.want["preallocation"] in ("off", "metadata") else None)
+        if reserved is not None and reserved < options["capacity"]:
+            raise StorageError(thing=self.label, code="unsupported", reason=sparse.reason, way_out=sparse.instead)
+
+    def check_thin_pool(self, before: dict[str, Any]) -> None:
+        """The thin pool that is declared is that of the volume, or is there to hold a new one."""
+        thin_pool = self.want["thin_pool"]
+        if thin_pool is None or before["foreign"]:
+            return
+        if self.backend.unlisted is None:
+            raise StorageError(
+                thing=self.label,
+                code="unsupported",
+                reason=f"a {self.backend.type} pool has no thin pools",
+                way_out="leave thin_pool out",
+            )
+        if before["exists"]:
+            if before["thin_pool"] != thin_pool:
+                raise self.cannot_change("thin_pool", before["thin_pool"] or "none", thin_pool)
+            return
+        contents = self.contents()
+        if contents is None or self.want["state"] == "absent":
+            return
+        there = contents.thin_pools()
+        found = there.get(thin_pool)
+        if found is None:
+            names = ", ".join(repr(name) for name in sorted(there))
+            raise StorageError(
+                thing=self.label,
+                code="no_source",
+                reason=f"there is no thin pool {thin_pool!r}",
+                way_out=f"make it first; there {f'are {names}' if names else 'is none'}",
+            )
+        if found.trouble:
+            raise StorageError(
+                thing=self.label,
+                code="backend_refused",
+                reason=f"thin pool {thin_pool!r} takes no new volume ({found.trouble})",
+                way_out="let it grow with lvextend, or mend it",
+            )
+
+    def warn_of_overcommit(self, before: dict[str, Any], plan: Plan) -> None:
+        """Said once of a thin pool, with the first volume that has no room in it if all were full."""
+        thin_pool, capacity = before["thin_pool"] or self.want["thin_pool"], self.want["options"].get("capacity")
+        contents = self.contents() if thin_pool else None
+        if contents is None or capacity is None:
+            return
+        planned = self.connection.once(f"planned in {self.pool_name}/{thin_pool}", dict)
+        planned[self.volume_name] = capacity
+        promised = sum({**contents.in_thin_pool(thin_pool), **planned}.values())
+        size = contents.entries[thin_pool].capacity
+        if promised <= size:
+            return
+        if self.connection.once(f"told of {self.pool_name}/{thin_pool}", lambda: self.volume_name) == self.volume_name:
+            plan.warnings.append(
+                f"{self.label}: with it the volumes of thin pool {thin_pool!r} have {sizes.readable(promised)} "
+                f"together, and the pool {sizes.readable(size)}; once it is full, their guests can't write"
+            )
 
     def pool_options(self) -> dict[str, Any]:
         """The options of the volume's pool, wanted or present."""
@@ -588,9 +732,18 @@ class Volume(Thing):
 
     def check_chain(self, path: str, form: str) -> None:
         """Each member of the chain is a plain file of its declared format; a header's further names stay in pools."""
+        from . import intake  # of no use to volumes that stand alone
+
         seen = [os.path.join(self.directory(), self.volume_name)]
         member: str | None = path
         while member is not None:
+            if f"{member}/".startswith(guards.silent_shares(self.connection)):
+                raise StorageError(
+                    thing=self.label,
+                    code="unreachable",
+                    reason=f"its backing store {member} lies on a share whose server does not answer",
+                    way_out="bring the server back",
+                )
             why = images.foreign(member) or ("" if os.path.lexists(member) else "not there")
             image = images.probe(member)
             if member in seen:
@@ -605,6 +758,13 @@ class Volume(Thing):
                     code="bad_backing",
                     reason=f"its backing store {member} is {why}",
                     way_out="choose another one",
+                )
+            for refusal in intake.of_member(member, form) if os.path.isfile(member) else ():
+                raise StorageError(
+                    thing=f"{self.label}: its backing store {member}",
+                    code=refusal.code,
+                    reason=refusal.reason,
+                    way_out=refusal.way_out,
                 )
             seen.append(member)
             following = image.backing if image else None
@@ -622,7 +782,7 @@ class Volume(Thing):
 
     def in_a_pool(self, path: str) -> bool:
         """Whether the file lies directly in the directory of some pool."""
-        real = os.path.dirname(os.path.realpath(path))
+        real = os.path.dirname(guards.resolved(self.connection, path))
         if real in chain.directories(self.connection):
             return True
         planned = self.planned_backing.directory() if self.planned_backing is not None else ""
@@ -667,7 +827,7 @@ class Volume(Thing):
             path = self.backing_path()
             if path is not None and not (before["backing"] and fields.same_device(before["backing"], path)):
                 raise self.cannot_change("backing", before["backing"] or "none", path)
-        granule = self.backend.granule(self.pool_options(), declared or there) if shrinks(before, self.want, 1) else 1
+        granule = self.granule(before, declared or there) if shrinks(before, self.want, 1) else 1
         if shrinks(before, self.want, granule):
             have, need = (FIELDS["capacity"].show(one["capacity"]) for one in (before["options"], options))
             raise StorageError(
@@ -676,6 +836,11 @@ class Volume(Thing):
                 reason=f"it has {have}, more than the {need} asked for",
                 way_out="ask for at least what it has; nothing was changed",
             )
+
+    def granule(self, before: dict[str, Any], form: str | None) -> int:
+        """What the backend rounds the volume's capacity up to."""
+        contents = self.contents() if before["unlisted"] else None
+        return contents.granule if contents is not None else self.backend.granule(self.pool_options(), form)
 
     def cannot_change(self, option: str, have: Any, want: Any) -> StorageError:
         return StorageError(
@@ -701,6 +866,14 @@ class Volume(Thing):
             )
         if before["protected"] and not released:
             raise self.immutable()
+        entry = self.entry()
+        if entry is not None and entry.fixed:
+            raise StorageError(
+                thing=self.label,
+                code="unsupported",
+                reason=f"it can't grow: {entry.fixed}",
+                way_out="remove the snapshot first, or make a new volume and copy it there",
+            )
         form = self.want["options"].get("format") or before["options"].get("format")
         if self.is_file(before["path"]) and form not in GROWING:
             raise StorageError(
@@ -731,6 +904,7 @@ class Volume(Thing):
                 reason=f"it is used by {chain.names(users)}",
                 way_out="shut the domain down first",
             )
+        self.check_unlocked(before)
 
     def check_delete(self, before: dict[str, Any]) -> None:
         refuse_operation(self.label, self.backend, "delete")
@@ -753,6 +927,23 @@ class Volume(Thing):
                 reason=f"it is the base of {', '.join(above[:5])}",
                 way_out="delete those first, or flatten them",
             )
+        self.check_unlocked(before)
+        entry = self.entry()
+        if entry is not None:
+            self.check_delete_entry(entry)
+        elif before["unseen"]:
+            raise StorageError(
+                thing=self.label,
+                code="guard_unavailable",
+                reason=f"it can't be told what would be destroyed with it: {before['unseen']}",
+                way_out="run the task on the host of the volume, with a local uri and the backend's commands",
+            )
+        elif self.connection.local and not self.connection.uri.startswith("test:"):
+            self.backend.deletes(self.label, self.pool_options(), self.volume_name)
+            self.check_device_closed(before["path"])
+
+    def check_unlocked(self, before: dict[str, Any]) -> None:
+        """QEMU's own locks tell of guests that this libvirt does not know, on a share those of other hosts too."""
         if self.is_file(before["path"]) and chain.image_locked(before["path"]):
             raise StorageError(
                 thing=self.label,
@@ -760,6 +951,36 @@ class Volume(Thing):
                 reason="a QEMU process has it open",
                 way_out="end it first; it may run under another libvirt or on another host",
             )
+
+    def check_device_closed(self, path: str) -> None:
+        """A device that is mounted, held or open on this host, which libvirt knows nothing of."""
+        if not path.startswith("/dev/") or self.backend.makes_directory:
+            return
+        users = guards.device_users(self.label, [path]).get(path)
+        if users:
+            raise StorageError(
+                thing=self.label,
+                code="in_use",
+                reason=f"it is used on this host: {', '.join(users)}",
+                way_out="end that use first",
+            )
+
+    def check_delete_entry(self, entry: Entry) -> None:
+        """What only the backend's own command tells: snapshots that libvirt does not list, and users of this host."""
+        leaving = self.want.get("leaving", frozenset())
+        contents = self.contents()
+        there = contents.entries if contents is not None else {}
+        falls = [name for name in entry.falls if name in there]
+        falls = [name for name in falls if there[name].unlisted or f"{self.pool_name}/{name}" not in leaving]
+        if falls:
+            raise StorageError(
+                thing=self.label,
+                code="has_overlays",
+                reason=f"its snapshots would be destroyed with it: {', '.join(repr(name) for name in falls[:5])}",
+                way_out="remove those first",
+            )
+        if entry.is_open:
+            self.check_device_closed(entry.path)
 
     def immutable(self) -> StorageError:
         return StorageError(
@@ -777,7 +998,13 @@ class Volume(Thing):
 
     def users(self, running_only: bool) -> list[chain.Use]:
         found = chain.uses(self.connection, running_only)
-        return chain.of_volume(found, self.pool_name, self.volume_name, self.before["path"], self.connection.local)
+        entry = self.entry() if found else None
+        paths = {self.before["path"], *(entry.paths if entry is not None else ())}
+        local, uses = self.connection.local, []
+        for path in sorted(paths):
+            mine = chain.of_volume(found, self.pool_name, self.volume_name, path, local)
+            uses += [use for use in mine if use not in uses]
+        return uses
 
     # steps
 
@@ -796,6 +1023,9 @@ class Volume(Thing):
     def create(self) -> None:
         if self.before["leftover"] and self.handle is not None:
             return  # libvirt was still making it
+        if self.want["thin_pool"] is not None:
+            self.create_unlisted(self.want["thin_pool"])
+            return
         tree, flags = self.new_tree()
         pool = self.connection.pool(self.pool_name)
         volumes = self.connection.volumes(self.pool_name)
@@ -804,7 +1034,24 @@ class Volume(Thing):
             volumes[self.volume_name] = pool.storageVolLookupByName(self.volume_name)
         else:
             volumes[self.volume_name] = pool.createXML(xmltree.text(tree), flags)
-        self.before["path"] = volumes[self.volume_name].path()
+        path = self.before["path"] = volumes[self.volume_name].path()
+        label = self.want["options"].get("permissions", {}).get("label")
+        if label is not None and self.is_file(path):
+            permissions.apply(path, {"label": label})  # which libvirt takes and does not set
+
+    @property
+    def unlisted(self) -> Unlisted:
+        """The backend's own way; only what it showed is ever brought here."""
+        if self.backend.unlisted is None:
+            raise AssertionError(f"{self.label}: nothing here is unlisted")
+        return self.backend.unlisted
+
+    def create_unlisted(self, thin_pool: str) -> None:
+        capacity, contents = self.want["options"]["capacity"], self.contents()
+        made = self.unlisted.create(self.label, self.pool_options(), self.volume_name, thin_pool, capacity)
+        self.before["path"] = made.path
+        if contents is not None:
+            contents.entries[made.name] = made
 
     def new_tree(self) -> tuple[Any, int]:
         """The XML of a new volume, and the flags that make its preallocation."""
@@ -864,6 +1111,9 @@ class Volume(Thing):
 
     def resize(self) -> None:
         want, form = self.want["options"]["capacity"], self.want["options"].get("format")
+        if self.before["unlisted"]:
+            self.unlisted.resize(self.label, self.pool_options(), self.volume_name, want)
+            return
         method = self.backend.operations["resize"]
         if isinstance(method, Native) and method.call is not None:
             method.call(self.connection, self.handle, want)
@@ -903,7 +1153,15 @@ class Volume(Thing):
         permissions.apply(path, {"mode": f"{(os.lstat(path).st_mode & 0o777) | 0o200:04o}"})
 
     def delete(self) -> None:
-        connections.retrying(lambda: self.handle.delete(0))
+        if self.before["unlisted"]:
+            self.unlisted.delete(self.label, self.pool_options(), self.volume_name)
+        else:
+            method = self.backend.operations["delete"]
+            native = method.call if isinstance(method, Native) else None
+            connections.retrying(lambda: native(self.connection, self.handle) if native else self.handle.delete(0))
+        contents = self.contents()
+        if contents is not None:
+            contents.entries.pop(self.volume_name, None)
         self.connection.volumes(self.pool_name).pop(self.volume_name, None)
 
 

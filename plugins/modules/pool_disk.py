@@ -71,7 +71,8 @@ options:
   delete_data:
     description:
       - Whether O(state=absent) also destroys the partition table, and all volumes with it. There is no way back.
-      - Refused while any defined domain uses one of the volumes.
+      - Refused while any defined domain uses one of the volumes, or this host has one mounted, open or below another
+        device.
     type: bool
     default: false
 seealso:

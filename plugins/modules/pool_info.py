@@ -89,8 +89,33 @@ pools:
       description: RV(pools[].provisioned) as a part of RV(pools[].capacity).
       type: float
     volumes:
-      description: How many volumes it has.
+      description: How many volumes it has, those in LVM thin pools included.
       type: int
+    unreachable:
+      description:
+        - Where the server of its mounted share should answer and does not, such as C(nfs1.example.com:2049); its space
+          and volumes are null then. Null when all is well.
+      type: str
+    thin_pools:
+      description: The LVM thin pools of a C(logical) pool's volume group. Empty for any other.
+      type: list
+      elements: dict
+      contains:
+        name:
+          description: Its name.
+          type: str
+        capacity:
+          description: Its size, in bytes, with a readable form beside it.
+          type: int
+        allocation:
+          description: What its volumes take of that.
+          type: int
+        provisioned:
+          description: The sum of what its volumes promise to guests.
+          type: int
+        trouble:
+          description: Why it takes no new volume, such as C(its data is full). Null when all is well.
+          type: str
 """
 
 from ansible_collections.kvm.storage.plugins.module_utils.info import pool_info, pool_info_spec, run

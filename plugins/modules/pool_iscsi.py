@@ -15,8 +15,15 @@ author:
 description:
   - Defines, starts, changes, stops and removes a pool of type C(iscsi), whose volumes are the LUNs of an iSCSI
     target. libvirt logs the host in when the pool starts and out when it stops.
-  - LUNs are made, grown and deleted on the target.
+  - LUNs are made, grown and deleted on the target. One that is new there is listed after a refresh of the pool, as by
+    M(kvm.storage.volume_info) with O(kvm.storage.volume_info#module:refresh=true).
   - The host needs C(iscsiadm) and a running C(iscsid).
+  - Over a local connection the portal is asked which targets it offers before the pool is started. A target that is not
+    among them is refused; libvirt would try for two minutes.
+  - A session that the host has with the target already is used by the pool, and ended when the pool stops. Stopping is
+    refused while a LUN is mounted, swap, open in a process or below another device of the host.
+  - When the pool has stopped, the record of C(iscsiadm) is removed in which libvirt has put the CHAP password in clear,
+    and so is the interface that libvirt has made for O(initiator_iqn).
 extends_documentation_fragment:
   - kvm.storage.attributes
   - kvm.storage.attributes.actiongroup_storage

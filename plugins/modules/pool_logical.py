@@ -16,7 +16,8 @@ description:
   - Defines, starts, changes, stops and removes a pool of type C(logical), whose volumes are the logical volumes of an
     LVM volume group.
   - The volume group itself is made only when O(build) asks for it. Devices are not added to one that is there.
-  - libvirt does not list thin volumes. A volume is grown by C(lvextend), which the host needs for it.
+  - libvirt does not list thin volumes. M(kvm.storage.volume) manages them by its option C(thin_pool).
+  - A volume is grown by C(lvextend), which the host needs for it.
 extends_documentation_fragment:
   - kvm.storage.attributes
   - kvm.storage.attributes.actiongroup_storage
@@ -33,7 +34,9 @@ options:
   devices:
     description:
       - The devices of the volume group, from which O(build) makes it.
-      - Where they are given, libvirt compares them with those that the volume group has when the pool starts.
+      - Where they are given, libvirt compares them with those that the volume group has when the pool starts, and one
+        at least must be among them. It is told LVM's own names, so give those that stay, such as
+        C(/dev/disk/by-id/...).
     type: list
     elements: path
   source_format:
@@ -60,7 +63,8 @@ options:
   delete_data:
     description:
       - Whether O(state=absent) also destroys the volume group, and all volumes with it. There is no way back.
-      - Refused while any defined domain uses one of the volumes.
+      - Refused while any defined domain or the host itself uses one of the volumes, and while the volume group holds a
+        thin pool or other volumes that libvirt does not list.
     type: bool
     default: false
 seealso:

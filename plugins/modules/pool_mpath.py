@@ -15,6 +15,8 @@ author:
 description:
   - Defines, starts, changes, stops and removes the pool of type C(mpath), whose volumes are all multipath devices of
     the host. libvirt has no more than one such pool on a host.
+  - Without C(multipathd) there is no such device and the pool is empty. Over a local connection there is a warning when
+    it starts like that.
   - LUNs are made, grown and deleted on the array.
 extends_documentation_fragment:
   - kvm.storage.attributes

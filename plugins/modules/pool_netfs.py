@@ -15,8 +15,12 @@ author:
 description:
   - Defines, starts, changes, stops and removes a pool of type C(netfs). libvirt mounts an NFS or CIFS share or a
     Gluster volume when the pool starts and unmounts it when the pool stops. Volumes are the files on it.
-  - libvirt mounts CIFS as a guest. It has no login for this type. A share with one is mounted by the host, and
-    M(kvm.storage.pool_dir) takes the mount point.
+  - libvirt mounts CIFS as a guest. It has no login for this type. A share with one is mounted by the host, from a
+    C(credentials) file, and M(kvm.storage.pool_dir) takes the mount point, with
+    O(kvm.storage.pool_dir#module:require_mountpoint=true).
+  - While the server of an active pool does not answer, whoever looks at the share waits for it, libvirt and all of its
+    pools included. Over a local connection the pool and its volumes are refused as V(unreachable) then, at once.
+  - A share that somebody has unmounted while its pool is active is mounted again.
   - The host needs the helper that mounts the share, such as C(mount.nfs), C(mount.cifs) or C(mount.glusterfs).
 extends_documentation_fragment:
   - kvm.storage.attributes
@@ -49,7 +53,8 @@ options:
         required: true
       port:
         description:
-          - TCP port, where it is not the usual one.
+          - TCP port, where it is not the usual one. libvirt does not hand it on to C(mount), so give it as V(port=) in
+            O(mount_options) too.
         type: int
   source_path:
     description:
@@ -67,12 +72,13 @@ options:
       - glusterfs
   protocol_version:
     description:
-      - The version of NFS, such as V(4).
+      - The version of NFS, such as V(4) or V(4.2). Left out, both sides agree on the newest that they have.
     type: str
   delete_data:
     description:
       - Whether O(state=absent) also deletes every volume on the share and then the mount point. There is no way back.
-      - Refused while any domain defined on this host uses one of the volumes. Domains of other hosts are not seen.
+      - Refused while any domain defined on this host uses one of the volumes, or a QEMU process of any host has one
+        open. Domains of other hosts that do not run are not seen.
     type: bool
     default: false
 seealso:

@@ -17,7 +17,8 @@ description:
     adapter of this host sees.
   - The adapter can be a virtual Fibre Channel one (NPIV), which libvirt makes when the pool starts and removes when
     it stops.
-  - LUNs are made, grown and deleted on the array.
+  - LUNs are made, grown and deleted on the array. One that is new there is listed after a refresh of the pool, as by
+    M(kvm.storage.volume_info) with O(kvm.storage.volume_info#module:refresh=true).
 extends_documentation_fragment:
   - kvm.storage.attributes
   - kvm.storage.attributes.actiongroup_storage
@@ -32,6 +33,8 @@ options:
     description:
       - The directory below which libvirt names the LUNs. A new pool has C(/dev/disk/by-path) when this is not given,
         where names stay the same.
+      - libvirt waits 10 seconds for each LUN that has no name there, and then leaves it out. The LUNs of some adapters
+        have names in C(/dev/disk/by-id) only. Over a local connection there is a warning about such LUNs.
     type: path
   adapter:
     description:

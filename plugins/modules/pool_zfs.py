@@ -17,6 +17,8 @@ description:
     a dataset in one.
   - The ZFS pool or dataset itself is made only when O(build) asks for it. libvirt makes it without redundancy or
     properties. For those make it beforehand.
+  - A zpool or dataset that is not there is refused when the pool is to start. libvirt would show it as running, with a
+    capacity of 0 bytes or that of the whole zpool.
 requirements:
   - libvirt's storage driver for this type on the host, in Debian the package libvirt-daemon-driver-storage-zfs
 extends_documentation_fragment:
@@ -40,7 +42,8 @@ options:
     description:
       - Whether the ZFS pool or the dataset is made.
       - With V(never) the one that is there is used.
-      - With V(if_blank) it is made where none has the name. ZFS itself refuses devices that hold something.
+      - With V(if_blank) it is made where none has the name and nothing known stands on O(devices), of which a zpool
+        needs at least one. A dataset needs none.
     type: str
     choices:
       - never
@@ -49,7 +52,10 @@ options:
   delete_data:
     description:
       - Whether O(state=absent) also destroys the ZFS pool or dataset, and all volumes with it. There is no way back.
-      - Refused while any defined domain uses one of the volumes.
+      - Refused while any defined domain uses one of the volumes, or this host has one mounted, open or below another
+        device.
+      - Refused while there is anything else in the ZFS pool or dataset, such as file systems, snapshots, zvols of
+        datasets below it, and files in its own file system.
     type: bool
     default: false
 seealso:

@@ -18,7 +18,8 @@ description:
   - The declared O(format) wins over what a header says. A guest can write a qcow2 header into its raw disk, and tools
     that follow it read files of the host. Such a volume is reported with the code C(format_mismatch) and left alone.
   - A volume is not removed while a domain uses it, defined or running, while it is the backing store of another one, or
-    while it is O(immutable).
+    while it is O(immutable). An LVM volume is not removed either while its host uses it, or while it has snapshots that
+    would go with it.
 extends_documentation_fragment:
   - kvm.storage.attributes
   - kvm.storage.attributes.actiongroup_storage
@@ -54,7 +55,10 @@ options:
       - It can be left out for a new volume with a O(backing) store, and is then that one's.
     type: str
   allocation:
-    description: How much is reserved at creation. Files are sparse unless this or O(preallocation) is given.
+    description:
+      - How much is reserved at creation. Files are sparse unless this or O(preallocation) is given.
+      - In a C(logical) pool it can't be less than O(capacity), since LVM's old sparse volumes lose everything when they
+        are full. O(thin_pool) is what to use there.
     type: str
   preallocation:
     description:
@@ -63,6 +67,15 @@ options:
         by qemu-img.
     type: str
     choices: ["off", metadata, falloc, full]
+  thin_pool:
+    description:
+      - The LVM thin pool of a C(logical) pool's volume group that a new volume is made in. It must be there.
+      - Such a volume takes its space as it is written, and O(capacity) is all that can be chosen. libvirt does not list
+        it. A domain uses it by its path, C(/dev/VG/NAME), which RV(volume_path) tells.
+      - One that exists is known by its O(name), so that it can grow or be removed without this option. If it is in
+        another thin pool or in none, that is an error.
+      - Needs the commands of lvm2 on the host of the volume and a local O(uri).
+    type: str
   format:
     description:
       - The format of the volume. A new one is V(raw), or V(qcow2) where it has a O(backing) store, unless the pool
@@ -219,6 +232,13 @@ EXAMPLES = r"""
     pool: images
     name: web01.qcow2
     state: absent
+
+- name: Make a disk in the thin pool of a volume group
+  kvm.storage.volume:
+    pool: guests
+    name: db01
+    capacity: 20GiB
+    thin_pool: thin
 """
 
 RETURN = r"""

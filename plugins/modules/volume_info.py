@@ -14,6 +14,8 @@ description:
   - Returns every volume of a pool, or of all active pools, in one call, with its backing chain, its overlays and the
     domains that use it.
   - Symbolic links, hard links, folders and special files in a pool are no volumes. They are listed in RV(not_volumes).
+  - What libvirt does not list of an LVM volume group is told of as well, where LVM's C(lvs) can be run on the host.
+    That is volumes in thin pools and those that are not active.
   - The backing chain is read from headers and never followed by a tool that opens what they name.
 extends_documentation_fragment:
   - kvm.storage.attributes
@@ -77,7 +79,9 @@ volumes:
       description: The size that a guest sees, in bytes, with a readable form beside it.
       type: int
     allocation:
-      description: The space that it takes, in bytes, with a readable form beside it.
+      description:
+        - The space that it takes, in bytes, with a readable form beside it.
+        - Null for a volume in an LVM thin pool that is not active.
       type: int
     format:
       description: Its format.
@@ -96,6 +100,9 @@ volumes:
       description: The volumes that stand directly on it, among those returned.
       type: list
       elements: str
+    thin_pool:
+      description: The LVM thin pool that it is in. Null for any other volume.
+      type: str
     users:
       description: The domains that use it, and whether each is running.
       type: list

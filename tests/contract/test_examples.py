@@ -32,15 +32,22 @@ TEST_DRIVER_ONLY = {
     "pool_scsi": "no SCSI host adapter, and no Fibre Channel one",
     "pool_vstorage": "Virtuozzo Storage is not packaged for this system",
 }
+# What needs a kernel of its own, and the scenario of the lab that runs it.
+LAB_ONLY = {"Make a disk in the thin pool of a volume group": "test_thin.py"}
 KEY = base64.b64encode(bytes(range(28))).decode()
 INFO = "_info"
+
+
+def runnable(path: Path) -> list[examples.Task]:
+    """The examples of a module without those that need the lab."""
+    return [task for task in examples.tasks(path) if task.name not in LAB_ONLY]
 
 
 def stories() -> list[Any]:
     """(file, number of the example) of every example of a module that changes something."""
     found = []
     for path in examples.files():
-        for number, task in enumerate(examples.tasks(path)):
+        for number, task in enumerate(runnable(path)):
             if task.module == path.stem and not path.stem.endswith(INFO):
                 suffix = "-".join([path.stem, str(number), *map(str, task.variables.values())])
                 found.append(pytest.param(path, number, id=suffix))
@@ -51,7 +58,7 @@ class Story:
     """The examples of one module on one host, from the first to the one that is looked at."""
 
     def __init__(self, path: Path, request: pytest.FixtureRequest) -> None:
-        self.path, self.tasks = path, examples.tasks(path)
+        self.path, self.tasks = path, runnable(path)
         self.backend = backend_of(path)
         self.listeners = request.getfixturevalue("listeners")
         if self.backend is not None:
@@ -96,6 +103,8 @@ class Story:
         for name, place in (("device", str), ("devices", list)):
             if name in found:
                 there = [self.directory(one) for one in ([found[name]] if place is str else found[name])]
+                for one in there:
+                    Path(one).touch()
                 found[name] = there[0] if place is str else there
         if "hosts" in found:
             found["hosts"] = [{**one, "name": self.listeners.address(one["name"])} for one in found["hosts"]]
@@ -365,6 +374,13 @@ def check_contains(name: str, about: dict[str, Any], value: Any) -> None:
 
 def test_what_only_the_test_driver_runs_is_there() -> None:
     assert set(TEST_DRIVER_ONLY) <= {path.stem for path in examples.files()}
+
+
+def test_what_only_the_lab_runs_is_there() -> None:
+    names = {task.name for path in examples.files() for task in examples.tasks(path)}
+    assert set(LAB_ONLY) <= names
+    for name in LAB_ONLY.values():
+        assert "examples.tasks(" in (examples.ROOT / "tests/lab/scenarios" / name).read_text(encoding="utf-8")
 
 
 def test_every_pool_module_has_a_backend() -> None:

@@ -324,6 +324,25 @@ def test_poisoned_raw_disk(host: Host, images: Path, scratch: Path) -> None:
     host.converge("volume", ["delete"], **gone("disk.raw"))
 
 
+def test_base_whose_data_lie_in_another_file(host: Host, images: Path, scratch: Path) -> None:
+    """A qcow2 can keep its data in a file that its header names: an overlay on it would read any file of the host."""
+    (scratch / "canary").write_bytes(bytes(8 * MIB))
+    option = f"data_file={scratch}/canary,data_file_raw=on"
+    make_image("qcow2", images / "base.qcow2", "8M", "-o", option)
+    refresh(host)
+    backing = {"volume": "base.qcow2", "format": "qcow2"}
+    host.refused("volume", "data_file", "canary", **volume("over.qcow2", format="qcow2", backing=backing))
+
+
+def test_base_with_features_that_nobody_knows(host: Host, images: Path) -> None:
+    make_image("qcow2", images / "base.qcow2")
+    with open(images / "base.qcow2", "r+b") as disk:
+        disk.seek(72)
+        disk.write((1 << 40).to_bytes(8, "big"))
+    backing = {"path": str(images / "base.qcow2"), "format": "qcow2"}
+    host.refused("volume", "unknown_features", **volume("over.qcow2", format="qcow2", backing=backing))
+
+
 # Immutable bases
 
 

@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+from .. import block
 from ..backend import LIBVIRT, OPERATIONS, Backend
+from ..errors import StorageError
 from ..fields import At, same_device
 from .shared import COW, FILE_FORMATS, MOUNT_OPTIONS, PERMISSIONS, VENDOR, blank_device
 
@@ -24,6 +27,24 @@ def option_error(options: dict[str, Any], builds: bool) -> str:
     return (
         f"a file system is to be made on {options['device']}; say of which kind by source_format, such as xfs or ext4"
     )
+
+
+def preflight(thing: str, options: dict[str, Any], seconds: float) -> list[str]:
+    """libvirt takes a mount that is there for its own, and mounts over one of something else."""
+    device, path = options["device"], os.path.realpath(options["path"])
+    number, mounted = block.number_of(device), block.mounts()
+    here = [one for one, point in mounted if point == path]
+    if here and number not in here:
+        raise StorageError(
+            thing=thing,
+            code="path_conflict",
+            reason=f"something else than {device} is mounted on {path}, and would be hidden",
+            way_out="unmount it, or give another path",
+        )
+    if here:
+        return [f"{device} is mounted on {path} already; the pool uses that mount and ends it when it stops"]
+    others = sorted(point for one, point in mounted if number and one == number)
+    return [f"{device} is mounted on {others[0]} too"] if others else []
 
 
 def start_hint(words: str, options: dict[str, Any]) -> str:
@@ -55,6 +76,8 @@ BACKEND = Backend(
     mounts=True,
     conflicts_by=("device",),
     blank=lambda options: blank_device(options.get("device", "")),
+    devices=lambda options, builds: [options["device"]],
+    preflight=preflight,
     option_error=option_error,
     start_hint=start_hint,
     capacity_optional=True,

@@ -26,7 +26,7 @@ def start_hint(words: str, options: dict[str, Any]) -> str:
 BACKEND = Backend(
     type="iscsi-direct",
     fields={
-        "hosts": hosts(at_most=1),
+        "hosts": hosts(at_most=1, usual_port=ISCSI_PORT),
         "target_iqn": Iqn("source/device/@path", required=True),
         "initiator_iqn": Iqn("source/initiator/iqn/@name", required=True),
         "auth": auth("chap"),

@@ -2,19 +2,38 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""logical: volumes are the logical volumes of an LVM volume group."""
+"""logical: volumes are the logical volumes of an LVM volume group, those in its thin pools among them.
+
+libvirt lists neither thin volumes nor thin pools nor what is not active, so LVM's own commands show and change them.
+"""
 
 from __future__ import annotations
 
 import functools
+import json
+import os
+import re
 from typing import Any
 
-from ..backend import LIBVIRT, OPERATIONS, Backend, Native
+from .. import block
+from ..backend import LIBVIRT, OPERATIONS, THIN_POOL, Backend, Contents, Entry, Native, Refused, Unlisted
 from ..commands import run
+from ..errors import StorageError
 from ..fields import At
-from .shared import DEVICES, PERMISSIONS, SOURCE_NAME, VENDOR, blank_devices, resize_by
+from .shared import DEVICES, PERMISSIONS, SOURCE_NAME, VENDOR, blank_devices, resize_by, run_native, step_by
 
 DEFAULT_EXTENT = 4 * 1024 * 1024
+SECTOR = 512  # LVM takes no size that is not a multiple of it
+COLUMNS = (
+    "vg_name,vg_uuid,vg_extent_size,lv_name,lv_uuid,lv_size,lv_layout,lv_role,lv_active,lv_device_open,"
+    "lv_health_status,pool_lv,origin,origin_size,data_percent,metadata_percent"
+)
+# What LVM keeps for itself, see lvm(8).
+NAME = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]*", re.ASCII)
+RESERVED_BEGINNING = ("snapshot", "pvmove")
+RESERVED_PART = re.compile(
+    "_(cdata|cmeta|corig|cvol|iorig|mlog|mimage|pmspare|rimage|rmeta|tdata|tmeta|vdata|vorigin|wcorig)"
+)
 
 
 @functools.cache
@@ -27,9 +46,154 @@ def extent(group: str) -> int:
         return DEFAULT_EXTENT
 
 
+def in_sectors(capacity: int) -> str:
+    """A size as LVM takes it, which rounds it up to whole extents by itself."""
+    return f"{-(-capacity // SECTOR) * SECTOR}b"
+
+
 def resize(connection: Any, volume: Any, capacity: int) -> None:
-    """LVM rounds up to whole extents by itself."""
-    resize_by(connection, volume, "lvextend", "--size", f"{capacity}b", "--", volume.path())
+    resize_by(connection, volume, "lvextend", "--size", in_sectors(capacity), "--", volume.path())
+
+
+# what libvirt does not list
+
+
+def look(options: dict[str, Any]) -> Contents:
+    """Every logical volume of the group, by one command."""
+    group = options["source_name"]
+    finished = run_native(
+        f"volume group {group!r}",
+        *("lvs", "--all", "--reportformat", "json", "--units", "b", "--nosuffix", "--options", COLUMNS, "--", group),
+    )
+    try:
+        report = json.loads(finished.stdout)
+    except ValueError:
+        report = {}
+    if finished.returncode != 0:
+        raise unseen(group, report, finished.stderr)
+    rows = [row for part in report.get("report", []) for row in part.get("lv", []) if row["vg_name"] == group]
+    entries = [entry(row, rows) for row in rows]
+    return Contents({one.name: one for one in entries}, int(rows[0]["vg_extent_size"]) if rows else DEFAULT_EXTENT)
+
+
+def unseen(group: str, report: dict[str, Any], stderr: str) -> StorageError:
+    """Why lvs did not tell of a group; with JSON its words are in the report."""
+    said = [one["log_message"] for one in report.get("log", []) if one.get("log_type") == "error"]
+    words = " ".join("; ".join([*said, *stderr.split("\n")]).split())
+    missing = f'Volume group "{group}" not found' in words
+    return StorageError(
+        thing=f"volume group {group!r}",
+        code="no_source" if missing else "backend_refused",
+        reason="it is not on this host" if missing else words or "lvs failed",
+        way_out="make it, or bring its devices back; 'vgs' lists those that are there" if missing else "",
+    )
+
+
+def entry(row: dict[str, str], rows: list[dict[str, str]]) -> Entry:
+    """One line of lvs; LVM writes names of what it hides in brackets."""
+    name, own, kind = row["lv_name"].strip("[]"), int(row["lv_size"]), kind_of(row)
+    used = row["data_percent"] if row["pool_lv"] or kind else ""
+    roles = row["lv_role"].split(",")
+    falls = tuple(other["lv_name"] for other in rows if other["origin"] == name and falls_with(other, row))
+    return Entry(
+        name=name,
+        kind=kind,
+        unlisted=bool(row["pool_lv"]) or kind != "" or row["lv_active"] == "",
+        paths=paths(row, name),
+        key=row["lv_uuid"],
+        capacity=int(row["origin_size"]) if "thicksnapshot" in roles else own,
+        allocation=round(own * float(used) / 100) if used else None if row["pool_lv"] else own,
+        thin_pool=row["pool_lv"] if "thin" in row["lv_layout"].split(",") else "",
+        falls=falls,
+        is_open=row["lv_device_open"] == "open",
+        fixed=fixed(roles, falls),
+        trouble=trouble(row) if kind == THIN_POOL else "",
+    )
+
+
+def kind_of(row: dict[str, str]) -> str:
+    """What is no volume for a guest; empty for what is one."""
+    layout = row["lv_layout"].split(",")
+    if layout == ["thin", "pool"]:
+        return THIN_POOL
+    if "pool" in layout:
+        return f"a {layout[0]} pool"
+    if "public" not in row["lv_role"].split(","):
+        return f"a part of LVM's own ({row['lv_role']})"
+    return f"a volume of type {layout[0]}, which holds nothing" if layout[0] in ("zero", "error") else ""
+
+
+def paths(row: dict[str, str], name: str) -> tuple[str, ...]:
+    """Every name that udev and LVM give the device, so that a domain is found by any while it is not active."""
+    mapped = "-".join(one.replace("-", "--") for one in (row["vg_name"], name))
+    number = (row["vg_uuid"] + row["lv_uuid"]).replace("-", "")
+    by_id = "/dev/disk/by-id/dm-"
+    return (
+        f"/dev/{row['vg_name']}/{name}",
+        f"/dev/mapper/{mapped}",
+        f"{by_id}name-{mapped}",
+        f"{by_id}uuid-LVM-{number}",
+    )
+
+
+def falls_with(other: dict[str, str], origin: dict[str, str]) -> bool:
+    """Whether a snapshot is destroyed with its origin; one in the same thin pool stands by itself."""
+    return not (origin["pool_lv"] and other["pool_lv"] == origin["pool_lv"])
+
+
+def fixed(roles: list[str], falls: tuple[str, ...]) -> str:
+    """Why LVM does not change the size that a guest sees."""
+    if "thicksnapshot" in roles:
+        return "it is a snapshot, of which LVM lets only the room for changes grow"
+    return f"LVM lets no volume grow that has the snapshot {falls[0]!r}" if falls else ""
+
+
+def trouble(row: dict[str, str]) -> str:
+    """Why a thin pool takes no new volume."""
+    for column, what in (("data_percent", "its data"), ("metadata_percent", "its metadata")):
+        if row[column] and float(row[column]) >= 100:
+            return f"{what} is full"
+    return row["lv_health_status"].replace("_", " ")
+
+
+def create(label: str, options: dict[str, Any], name: str, thin_pool: str, capacity: int) -> Entry:
+    group = options["source_name"]
+    step_by(
+        *(label, "create", "lvcreate", "--type", "thin", "--thinpool", thin_pool, "--name", name),
+        *("--virtualsize", in_sectors(capacity), "--wipesignatures", "y", "--yes", "--", group),
+    )
+    return Entry(name, unlisted=True, paths=(f"/dev/{group}/{name}",), capacity=capacity, thin_pool=thin_pool)
+
+
+def grow(label: str, options: dict[str, Any], name: str, capacity: int) -> None:
+    step_by(label, "resize", "lvextend", "--size", in_sectors(capacity), "--", f"{options['source_name']}/{name}")
+
+
+def delete(label: str, options: dict[str, Any], name: str) -> None:
+    step_by(label, "delete", "lvremove", "--yes", "--", f"{options['source_name']}/{name}")
+
+
+def name_error(name: str, there: list[str], options: dict[str, Any]) -> str:
+    """What LVM would refuse of a new name."""
+    part = RESERVED_PART.search(name)
+    if not NAME.fullmatch(name):
+        return f"LVM takes no name such as {name!r}; use letters, digits and _ + . -"
+    if name.startswith(RESERVED_BEGINNING) or part:
+        return f"LVM keeps names that {f'hold {part[0]}' if part else 'begin so'} for itself; choose another one"
+    return ""
+
+
+def lvm_name(device: str) -> str:
+    """The name by which LVM reports a device, whatever link it is given by."""
+    real = os.path.realpath(device)
+    if real.startswith("/dev/dm-"):
+        return f"/dev/mapper/{block.read(f'{block.SYS}/class/block/{os.path.basename(real)}/dm/name')}"
+    return real if os.path.exists(real) else device
+
+
+def told(options: dict[str, Any]) -> dict[str, Any]:
+    """libvirt starts no pool that has none of its devices by LVM's own name."""
+    return {**options, "devices": [lvm_name(one) for one in options["devices"]]} if "devices" in options else options
 
 
 def start_hint(words: str, options: dict[str, Any]) -> str:
@@ -56,6 +220,13 @@ BACKEND = Backend(
     delete_data="pool",
     blank=lambda options: blank_devices(options.get("devices", [])),
     granule=lambda pool, form: extent(pool.get("source_name", "")),
+    told=told,
+    unlisted=Unlisted("lvs", look, create, grow, delete),
+    sparse=Refused(
+        "what has less allocation than capacity is an LVM snapshot of nothing, and all in it is lost once it is full",
+        "leave allocation and preallocation out, or make it in a thin_pool",
+    ),
+    name_error=name_error,
     start_hint=start_hint,
     constants={"target": ""},  # the path is /dev/VG, whatever stands there
 )

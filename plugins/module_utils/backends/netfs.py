@@ -41,6 +41,18 @@ def start_hint(words: str, options: dict[str, Any]) -> str:
     form = options.get("source_format", "auto")
     server = (options.get("hosts") or [{"name": "the server"}])[0]["name"]
     share = f"{options.get('source_path')} of {server}"
+    version = options.get("protocol_version")
+    if "requested NFS version or transport protocol is not supported" in words:
+        spoken = f"NFS {version}" if version else "NFS as asked for in mount_options"
+        return f"{server} answers, but does not speak {spoken}: leave protocol_version out, or give another one"
+    if "incorrect mount option" in words:
+        given = [*([f"protocol_version {version}"] if version else []), *options.get("mount_options", [])]
+        return f"mount.nfs knows no such option or version as {', '.join(given) or 'was given'}: look at mount_options"
+    if form == "cifs" and "Permission denied" in words:
+        return (
+            f"libvirt mounts CIFS as a guest, and {server} lets no guest use {options.get('source_path')}: mount it on "
+            "the host with a credentials file, and make a pool of the mount point with pool_dir"
+        )
     if "access denied by server" in words or "Permission denied" in words:
         return f"{server} answers, but does not let this host mount {share}: look at its exports and permissions"
     if "need a /sbin/mount." in words or "unknown filesystem type" in words:
@@ -51,7 +63,23 @@ def start_hint(words: str, options: dict[str, Any]) -> str:
     if "Connection refused" in words or "Connection timed out" in words or words == "timeout":
         return f"{server} answers, but does not let {share} be mounted by {form}: is it exported and running?"
     if "No such file or directory" in words or "does not exist" in words:
-        return f"there is no {share}"
+        return f"there is no {share}" + (", or not for this host: look at its exports" if form != "cifs" else "")
+    return ""
+
+
+def way_out(words: str, options: dict[str, Any]) -> str:
+    """libvirt makes and removes the files of a share as their owner, and the server may take root for nobody."""
+    server = (options.get("hosts") or [{"name": "the server"}])[0]["name"]
+    if "Read-only file system" in words:
+        return f"let {server} export {options.get('source_path')} for writing, and look at mount_options"
+    # libvirt trips over the file that it could make as root, but not give its owner
+    own_trace = "Failed to create file" in words and "File exists" in words
+    if own_trace or "Permission denied" in words or "Operation not permitted" in words:
+        return (
+            f"libvirt works on a share as root or as the owner of the file: let that user write in "
+            f"{options.get('source_path')} of {server}, and where it takes root for nobody (root_squash) give volumes "
+            "permissions with the owner that may"
+        )
     return ""
 
 
@@ -88,5 +116,6 @@ BACKEND = Backend(
     servers=servers,
     option_error=option_error,
     start_hint=start_hint,
+    way_out=way_out,
     capacity_optional=True,
 )

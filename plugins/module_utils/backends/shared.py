@@ -12,9 +12,9 @@ import stat
 from typing import Any
 
 from ..backend import LIBVIRT, Refused
-from ..commands import run
+from ..commands import Finished, run
 from ..errors import StepFailed, StorageError, bad_value
-from ..fields import At, Each, Group, same_devices
+from ..fields import At, Each, Group, same_devices, same_set
 
 PERMISSIONS = Group(
     {
@@ -63,10 +63,18 @@ class Iqn(At):
         return value
 
 
-def hosts(at_most: int | None = None) -> Each:
-    """The servers of a pool; at_most is how many of them libvirt really uses."""
+def hosts(at_most: int | None = None, usual_port: int | None = None) -> Each:
+    """The servers of a pool; at_most is how many of them libvirt really uses.
+
+    usual_port is one that libvirt itself writes down for a server without one, when the pool starts.
+    """
     columns = {"name": At("@name", "host", required=True), "port": At("@port", "port")}
-    return Each("source/host", columns, required=True, at_most=at_most)
+
+    def same(have: Any, want: Any) -> bool:
+        one, other = ([{"port": usual_port, **host} for host in some] for some in (have, want))
+        return same_set(one, other)
+
+    return Each("source/host", columns, required=True, at_most=at_most, same=same)
 
 
 def auth(kind: str) -> Group:
@@ -108,8 +116,21 @@ def resize_by(connection: Any, volume: Any, *argv: str) -> None:
             reason=f"{argv[0]} does this, and it has to run on the host of the volume",
             way_out="run the task there, with a local uri",
         )
+    step_by(thing, "resize", *argv)
+
+
+def step_by(thing: str, step: str, *argv: str) -> None:
+    """A step that the backend's own command takes."""
+    finished = run_native(thing, *argv)
+    if finished.returncode != 0:
+        words = " ".join((finished.stderr or finished.stdout).split())
+        raise StepFailed(thing=thing, step=step, code="backend_refused", reason=words)
+
+
+def run_native(thing: str, *argv: str) -> Finished:
+    """A command of the backend's own, which this host may not have."""
     try:
-        finished = run(*argv)
+        return run(*argv)
     except FileNotFoundError:
         raise StorageError(
             thing=thing,
@@ -117,9 +138,6 @@ def resize_by(connection: Any, volume: Any, *argv: str) -> None:
             reason=f"{argv[0]} does this, and it is not on this host",
             way_out=f"install the package that has {argv[0]}",
         ) from None
-    if finished.returncode != 0:
-        words = " ".join((finished.stderr or finished.stdout).split())
-        raise StepFailed(thing=thing, step="resize", code="backend_refused", reason=words)
 
 
 def blank_device(device: str) -> bool | None:

@@ -11,22 +11,132 @@ from typing import Any
 from ..backend import LIBVIRT, OPERATIONS, Backend, Native, rounded
 from ..commands import run
 from ..connection import libvirt, number
-from .shared import DEVICES, PERMISSIONS, SOURCE_NAME, resize_by
+from ..errors import StorageError
+from .shared import DEVICES, PERMISSIONS, SOURCE_NAME, blank_devices, resize_by
 
 NO_SUPPORT = 3  # VIR_ERR_NO_SUPPORT
 BLOCK = 16 * 1024  # the volblocksize that OpenZFS gives a zvol; a size is a multiple of it
 ZVOLS = "/dev/zvol/"
 
 
+NOT_THERE = ("does not exist", "no such pool")
+MOST_NAMES = 5
+
+
+def ask(*argv: str) -> list[list[str]] | None:
+    """The lines that zfs answers with, by column; None for what is not there; OSError where it can't tell."""
+    found = run("zfs", *argv)
+    if found.returncode != 0:
+        if any(sign in found.stderr for sign in NOT_THERE):
+            return None
+        raise OSError(" ".join(found.stderr.split()))
+    return [line.split("\t") for line in found.stdout.splitlines()]
+
+
 def blank(options: dict[str, Any]) -> bool | None:
-    """Whether no zpool or dataset has the name; zpool itself refuses devices that hold something."""
+    """Whether no zpool or dataset has the name, and nothing known stands on its devices.
+
+    zpool itself refuses a file system on a device, but not a partition table.
+    """
     try:
-        found = run("zfs", "list", "-H", "-o", "name", options["source_name"])
+        if ask("list", "-H", "-o", "name", options["source_name"]) is not None:
+            return False
     except (OSError, KeyError):
         return None
-    if found.returncode == 0:
-        return False
-    return True if "does not exist" in found.stderr or "no such pool" in found.stderr else None
+    return blank_devices(devices(options, True)) if devices(options, True) else True
+
+
+def devices(options: dict[str, Any], builds: bool) -> list[str]:
+    """What a zpool is made of; a dataset is made in a zpool that is there."""
+    return options.get("devices", []) if builds and "/" not in options.get("source_name", "") else []
+
+
+def option_error(options: dict[str, Any], builds: bool) -> str:
+    """libvirt would say 'missing source devices'."""
+    if not builds or "/" in options["source_name"] or options.get("devices"):
+        return ""
+    return f"there is no zpool {options['source_name']!r}, and to make it its devices must be known; give devices"
+
+
+def preflight(thing: str, options: dict[str, Any], seconds: float) -> list[str]:
+    """libvirt starts a pool whose zpool or dataset is not there, and shows it running with 0 bytes."""
+    name = options["source_name"]
+    try:
+        found = ask("list", "-H", "-o", "name,type", name)
+        there = ask("list", "-H", "-o", "name", "-t", "filesystem") if found is None else None
+    except OSError:
+        return []  # libvirt itself says that ZFS is not there
+    if found is None:
+        names = [row[0] for row in there or []]
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        listed = ", ".join(repr(one) for one in names[:MOST_NAMES])
+        raise StorageError(
+            thing=thing,
+            code="no_source",
+            reason=f"there is no zpool or dataset {name!r} on this host, but {listed or 'none at all'}{more}",
+            way_out="import it ('zpool import' lists what can be), or make it by build: if_blank on blank devices",
+        )
+    if found[0][1] != "filesystem":
+        raise StorageError(
+            thing=thing,
+            code="bad_value",
+            reason=f"{name!r} is a {found[0][1]}, and a pool stands on a zpool or a dataset",
+            way_out=f"give {name.rpartition('/')[0] or 'its zpool'} as source_name",
+        )
+    return []
+
+
+def unseen(thing: str, error: OSError) -> StorageError:
+    return StorageError(
+        thing=thing,
+        code="guard_unavailable",
+        reason=f"it can't be told what would be destroyed: {error}",
+        way_out="run this where zfs works, as root",
+    )
+
+
+def destroys(thing: str, options: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Every zvol below the source, and the file systems, snapshots and files that libvirt lists nowhere."""
+    source = options["source_name"]
+    try:
+        found = ask("list", "-H", "-r", "-t", "all", "-o", "name,type", source)
+        if found is None:
+            return [], []
+        run("zpool", "sync", source.partition("/")[0])  # what was just written is not counted yet
+        files = ask("userspace", "-H", "-p", "-o", "objused", source) or []
+        written = sum(int(row[0]) for row in files) > 1  # the root directory is one
+    except FileNotFoundError:
+        return [], []  # libvirt could destroy nothing either
+    except (OSError, ValueError) as error:
+        raise unseen(thing, OSError(error)) from None
+    zvols = [name for name, kind in found if kind == "volume"]
+    own = {name for name in zvols if name.rpartition("/")[0] == source}
+    others = [f"{kind} {name}" for name, kind in found if name not in own and name != source]
+    return [ZVOLS + name for name in zvols], [*others, *([f"files in {source}"] if written else [])]
+
+
+def deletes(thing: str, options: dict[str, Any], name: str) -> None:
+    """zfs destroys no zvol that has snapshots, and libvirt lists those of datasets below as if they were its own."""
+    zvol = f"{options['source_name']}/{name}"
+    try:
+        snapshots = ask("list", "-H", "-r", "-t", "snapshot", "-o", "name,clones", zvol)
+    except OSError as error:
+        raise unseen(thing, error) from None
+    if snapshots is None:
+        raise StorageError(
+            thing=thing,
+            code="not_a_volume",
+            reason=f"there is no {zvol}: libvirt lists a zvol of a dataset below it under this name",
+            way_out="make a pool of that dataset, and remove it there",
+        )
+    if snapshots:
+        named = [f"{one} (cloned as {clones})" if clones.strip("-") else one for one, clones in snapshots[:MOST_NAMES]]
+        raise StorageError(
+            thing=thing,
+            code="has_overlays",
+            reason=f"it has the snapshots {', '.join(named)}",
+            way_out="destroy them first with 'zfs destroy', after a 'zfs promote' of clones that stay",
+        )
 
 
 def resize(connection: Any, volume: Any, capacity: int) -> None:
@@ -61,6 +171,11 @@ BACKEND = Backend(
     conflicts_by=("source_name",),
     delete_data="pool",
     blank=blank,
+    devices=devices,
+    destroys=destroys,
+    deletes=deletes,
+    preflight=preflight,
+    option_error=option_error,
     granule=rounded(BLOCK),
     constants={"target/path": "/dev/zvol"},  # libvirt makes it /dev/zvol/NAME, whatever stands there
     # storagepool.rng has one device for zfs where the driver builds a zpool of any number.

@@ -9,11 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from pathlib import Path
 
 import pytest
 
-from ansible_collections.kvm.storage.plugins.module_utils import chain, xmltree
+from ansible_collections.kvm.storage.plugins.module_utils import chain, images, xmltree
 from ansible_collections.kvm.storage.plugins.module_utils.chain import Use
+from ansible_collections.kvm.storage.plugins.module_utils.errors import StorageError
 
 DOMAIN = """
 <domain type='kvm'><name>web</name>
@@ -165,3 +167,23 @@ def test_qemus_locks_are_seen(tmp_path):
             finally:
                 os.close(descriptor)
     assert not chain.image_locked(str(image))
+
+
+def test_what_lies_on_a_silent_share_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    probe, follow = images.probe, os.path.realpath
+    monkeypatch.setattr(images, "probe", lambda path: looked.append(path) or probe(path))
+    monkeypatch.setattr(os.path, "realpath", lambda path: looked.append(path) or follow(path))
+    domain = xmltree.parse("<domain><disk><source file='/srv/gone/disk.qcow2'/></disk></domain>")
+    found = chain.uses_in(domain, "web", False, True, ("/srv/gone/",))
+    assert ([use.path for use in found], looked) == (["/srv/gone/disk.qcow2"], [])
+
+
+def test_a_file_that_nobody_here_may_read_blinds_the_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, flags: int) -> int:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(images, "open_image", refuse)
+    with pytest.raises(StorageError, match="neither root nor its owner") as caught:
+        chain.image_locked("/srv/share/disk.raw")
+    assert caught.value.code == "guard_unavailable"

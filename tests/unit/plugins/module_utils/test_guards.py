@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -216,3 +217,20 @@ ALONE = Backend(type="dir", fields={}, operations={})
 def test_same_storage(backend, one, other, same):
     for first, second in ((one, other), (other, one)):
         assert guards.same_storage(backend, first, second) is same
+
+
+MOUNTS = """\
+/dev/vda / ext4 rw 0 0
+nas:/export {folder}/share nfs4 rw 0 0
+nas:/b {folder}/two\\040words nfs4 rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [("share", True), ("two words", True), ("share/below", False), ("other", False), ("shar", False)],
+)
+def test_what_is_mounted_is_read_and_not_looked_at(tmp_path: Path, place: str, found: bool) -> None:
+    table = tmp_path / "mounts"
+    table.write_text(MOUNTS.format(folder=tmp_path), encoding="utf-8")
+    assert guards.mounted(str(tmp_path / place), str(table)) is found

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -125,3 +127,20 @@ def test_probe_and_foreign(tmp_path):
     os.link(plain, hard)
     assert images.foreign(str(plain)).startswith("a file with more than one name")
     assert images.foreign("/dev/null") == "a special file"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_acting_as_another_user_and_back() -> None:
+    """setfsuid(2) is for this thread alone, and what it took away is there again afterwards."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        os.chmod(folder, 0o755)
+        mine, theirs = Path(folder, "mine"), Path(folder, "theirs")
+        for one in (mine, theirs):
+            one.write_bytes(b"image")
+            one.chmod(0o600)
+        os.chown(theirs, 12345, 12345)
+        with images.acting_as(12345, 12345):
+            assert theirs.read_bytes() == b"image"
+            with pytest.raises(PermissionError):
+                mine.read_bytes()
+        assert mine.read_bytes() == b"image"

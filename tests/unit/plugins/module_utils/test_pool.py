@@ -481,3 +481,14 @@ def test_from_every_state_to_every_other(backend, options, other):
         assert again.restart_needed == plan.restart_needed
         count += 1
     assert count > 400
+
+
+@pytest.mark.parametrize(("state", "steps"), [("active", ["restart"]), ("inactive", ["stop"])])
+def test_a_mount_that_is_lost_is_made_again(state: str, steps: list[str]) -> None:
+    options = {"state": state, "persistent": True, "autostart": None, "restart": False, "build": "never"}
+    before = {"exists": True, "active": True, "persistent": True, "autostart": False, "options": DEVICE, "live": DEVICE}
+    before["observed"] = {"directory": True, "permissions": None, "blank": False, "lost": True}
+    plan = pools.plan(before, {"name": "p", "delete_data": False, "options": dict(DEVICE), **options}, MOUNTED)
+    assert plan.steps == steps
+    before["observed"]["lost"] = False
+    assert pools.plan(before, {"name": "p", "options": dict(DEVICE), **options, "state": "active"}, MOUNTED).steps == []
