@@ -5,11 +5,11 @@
 # "make help" lists the targets. Each prepares what it needs (tests/setup), about 2 minutes the first time.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-lint setup-all test demo static lint format sanity unit unit39 contract integration bench soak \
-	importer docs build clean
+.PHONY: help setup setup-test setup-lint setup-all test demo static lint format sanity unit unit39 contract integration \
+	lab lab-image lab-all lab-shell bench soak importer docs build clean
 MAKEFLAGS += --no-print-directory
 
-# options for pytest: make integration ARGS="-k rbd -x"
+# options for pytest: make integration ARGS="-k rbd -x"; names and options for the lab: make lab ARGS="zfs thin"
 ARGS =
 
 PYTHON = .venv/bin/python
@@ -17,7 +17,7 @@ PYTHON = .venv/bin/python
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: setup-all ## Run all tests: static, unit, contract, integration (up to 25 min)
+test: setup-all ## Run all tests: static, unit, contract, integration, lab (up to 60 min; LAB=no leaves the lab out)
 	@$(PYTHON) tests/summary.py
 
 demo: setup-test ## Show the collection at work on this machine
@@ -48,6 +48,18 @@ contract: setup-test ## Run the contract that every module keeps
 
 integration: setup-test ## Run the tests on a private libvirtd and real storage servers (up to 15 min)
 	@tests/run-pytest integration "$(ARGS)" tests/integration
+
+lab-image: setup-test ## Build the guests of the lab and freeze them (up to 8 min; seconds when they are there)
+	@tests/run-lab image
+
+lab: setup-test ## Run the lab's scenarios on fresh hosts (up to 25 min)
+	@tests/run-lab run $(ARGS)
+
+lab-all: setup-test ## Run the scenarios with their long tests, and write down the results
+	@tests/run-lab run --long --report docs/guide/lab-results.md $(ARGS)
+
+lab-shell: setup-test ## A shell on a hypervisor of the lab, with a second one and a storage server beside it
+	@tests/run-lab shell $(ARGS)
 
 bench: setup-test ## Measure the collection beside what a user would pick instead
 	@tests/bench/run

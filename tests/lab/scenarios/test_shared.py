@@ -1,0 +1,142 @@
+# Copyright: (c) 2026, kvm.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Two hypervisors on one NFS share: what a guest of the one uses, the other leaves alone without knowing it.
+
+The tests run on hv1. On hv2 a process runs modules for them, one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from tests.integration.helpers import Host
+from tests.lab.scenarios.served import SHARED_SESSION, STORAGE, facts, on
+from tests.servers.guest import disk_xml, start_guest
+
+OTHER = "hv2"
+TREE = Path(__file__).resolve().parents[3]
+MOUNT = "/srv/lab/shared"
+GONE: dict[str, Any] = {"name": "shared", "state": "absent"}
+DISK = {"pool": "shared", "name": "disk.raw", "format": "raw"}
+QEMU = {"owner": "libvirt-qemu", "group": "libvirt-qemu", "mode": "0600"}
+
+AGENT = """
+import json, sys
+from unittest import mock
+from tests.integration.helpers import UTILS, run
+for line in sys.stdin:
+    module, args, blinded = json.loads(line)
+    with mock.patch(UTILS + "chain.image_locked", return_value=False) if blinded else mock.MagicMock():
+        print(json.dumps(run(module, args)), flush=True)
+"""
+
+
+class Other:
+    """The other hypervisor: runs modules there, in one process."""
+
+    def __init__(self) -> None:
+        here, tree = shlex.quote(str(TREE.parent)), shlex.quote(str(TREE))
+        sent = subprocess.Popen(
+            ["tar", "-C", TREE, "-c", "plugins", "tests/integration/helpers.py"], stdout=subprocess.PIPE
+        )
+        unpack = f"mkdir -p {here} && tar -C {tree} -x" if TREE.exists() else ""
+        subprocess.run(["ssh", *SHARED_SESSION, OTHER, f"mkdir -p {tree} && {unpack}"], stdin=sent.stdout, check=True)
+        assert sent.wait() == 0
+        top = shlex.quote(str(TREE.parents[2]))
+        command = f"cd {tree} && PYTHONPATH={top}:. LC_ALL=C.UTF-8 python3 -c {shlex.quote(AGENT)}"
+        self.process = subprocess.Popen(
+            ["ssh", *SHARED_SESSION, OTHER, command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
+
+    def run(self, module: str, blinded: bool = False, **args: Any) -> dict[str, Any]:
+        """A module's result there; blinded is without the guard that sees other hosts' guests."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps([module, {"uri": "qemu:///system", **args}, blinded]) + "\n")
+        self.process.stdin.flush()
+        found: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return found
+
+    def ok(self, module: str, **args: Any) -> list[str]:
+        result = self.run(module, **args)
+        assert not result.get("failed"), result
+        actions: list[str] = result["actions"]
+        return actions
+
+    def refused(self, module: str, **args: Any) -> None:
+        """In use by a QEMU of this host, which hv2's libvirt does not have."""
+        result = self.run(module, **args)
+        assert result.get("failed"), result
+        assert (result["code"], result["changed"]) == ("in_use", False), result
+        assert "QEMU" in result["msg"], result
+
+
+@pytest.fixture(scope="module")
+def other() -> Iterator[Other]:
+    with Other() as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def clean(host: Host, other: Other) -> Iterator[None]:
+    on(STORAGE, "rm -rf /srv/nfs/* /srv/nfs-squash/*")
+    yield
+    other.run("pool_netfs", **GONE)
+
+
+@pytest.mark.parametrize("export", ["export", "squashed"])
+def test_disk_of_another_hosts_guest(host: Host, other: Other, export: str) -> None:
+    share = {"hosts": [{"name": STORAGE}], "source_path": facts()["nfs"][export], "source_format": "nfs"}
+    pool = {"name": "shared", "path": MOUNT, "wait_timeout": 60, **share}
+    disk = {**DISK, "capacity": "8MiB", "permissions": QEMU if export == "squashed" else {"mode": "0600"}}
+    host.ok("pool_netfs", **pool)
+    host.ok("volume", **disk)
+    other.ok("pool_netfs", **pool)
+    assert other.ok("volume", **disk) == [], "both declare the same disk"
+
+    guest = start_guest(host.uri, "web01", disk_xml(f"{MOUNT}/{DISK['name']}"))
+    owner = os.stat(f"{MOUNT}/{DISK['name']}").st_uid
+    other.refused("volume", state="absent", **DISK)
+    other.refused("volume", **{**disk, "capacity": "16MiB"})
+    other.refused("pool_netfs", delete_data=True, **GONE)
+    rooted = {"permissions": {"mode": "0600", "owner": "root"}} if export == "export" else {}
+    assert other.ok("volume", **{**disk, **rooted}) == [], "a running guest's disk keeps its owner"
+    assert os.stat(f"{MOUNT}/{DISK['name']}").st_uid == owner
+    assert guest.isActive()
+    assert other.ok("pool_netfs", **GONE) == ["stop", "undefine"], "a mount of its own is hv2's to end"
+    other.ok("pool_netfs", **pool)
+
+    guest.destroy()
+    assert other.ok("volume", state="absent", **DISK) == ["delete"]
+    host.ok("pool_netfs", **GONE)
+
+
+def test_without_the_guard_the_disk_is_lost(host: Host, other: Other) -> None:
+    """libvirt deletes as the owner of the file, which may do so in a directory that is open to all."""
+    share = {"hosts": [{"name": STORAGE}], "source_path": facts()["nfs"]["squashed"], "source_format": "nfs"}
+    pool = {"name": "shared", "path": MOUNT, "wait_timeout": 60, **share}
+    host.ok("pool_netfs", **pool)
+    host.ok("volume", capacity="8MiB", permissions=QEMU, **DISK)
+    other.ok("pool_netfs", **pool)
+    guest = start_guest(host.uri, "web01", disk_xml(f"{MOUNT}/{DISK['name']}"))
+    result = other.run("volume", blinded=True, state="absent", **DISK)
+    guest.destroy()
+    assert result["actions"] == ["delete"], result
+    assert on(STORAGE, "ls /srv/nfs-squash") == ""
