@@ -28,7 +28,7 @@ IDENTITY = {
     "host id": "hostid",
     "MAC address": "cat /sys/class/net/eth1/address",
     "initiator": "grep ^InitiatorName /etc/iscsi/initiatorname.iscsi",
-    "ssh host key": "cat /etc/ssh/ssh_host_ed25519_key.pub",
+    "ssh host key": "ssh-keygen -y -f /etc/ssh/ssh_host_ed25519_key",
     "libvirt's host": "virsh --quiet capabilities | grep -m1 '<uuid>'",
 }
 
