@@ -28,11 +28,11 @@ from tests.servers.process import ServerError
 from tests.servers.sweep import Journal, alive, sweep
 
 from .catalogue import FLEET, NUMBERS, SCENARIOS, STATES
-from .folder import FOLDER
+from .folder import place
 from .hosts import Hosts, Lab
 from .run import Runner, report
 
-UP = Path(os.environ.get("KVM_STORAGE_LAB_UP") or FOLDER / "up").resolve()
+UP = Path(os.environ.get("KVM_STORAGE_LAB_UP") or place("up")).resolve()
 
 
 def image(_asked: argparse.Namespace) -> int:
@@ -137,7 +137,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--long", action="store_true", help="run the tests marked long, too")
     parser.add_argument("--report", type=Path, help="a page for the results of all scenarios")
     parser.add_argument("--options", default="", help='options for pytest, such as "-k chap -x"')
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 COMMANDS = {"image": image, "run": run, "up": up, "shell": shell, "down": down, "status": status}

@@ -16,11 +16,23 @@ from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
-from tests.servers.process import ServerError
+from tests.servers.process import LONGEST_ROOT, ServerError
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 FOLDER = Path(os.environ.get("KVM_STORAGE_LAB") or ROOT / ".cache" / "lab").resolve()
+
+
+# The longest that is put below a place of running hosts; sockets lie there, whose names are limited.
+LONGEST_BELOW = len("/99/molecule/up/storage")
+
+
+def place(name: str, folder: Path = FOLDER) -> Path:
+    """Where running hosts lie: in the lab folder; where that is too deep for the names of sockets, below /var/tmp."""
+    inside = folder / name
+    if len(str(inside)) + LONGEST_BELOW <= LONGEST_ROOT:
+        return inside
+    return Path("/var/tmp", f"kvm.storage-lab-{checksum(str(folder))}", name)
 
 
 @dataclass(frozen=True)

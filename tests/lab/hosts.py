@@ -19,7 +19,7 @@ from tests.servers.process import Server
 from tests.servers.sweep import claim
 
 from .catalogue import NUMBERS, STATES
-from .folder import FOLDER, ROOT, Image, build_image, locked, publish
+from .folder import FOLDER, ROOT, Image, build_image, locked, place, publish
 from .guest import Guest, State, accelerator
 from .lan import Lan
 
@@ -33,7 +33,7 @@ class Lab:
         self.folder = folder
         self.image = image or build_image(folder)
         self.accelerator = accelerator(self.image, folder)
-        self.claim = claim(folder / "run")
+        self.claim = claim(place("run", folder))
         self.root = self.claim.root
 
     def close(self) -> None:

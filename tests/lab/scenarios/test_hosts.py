@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.folder import FOLDER, ROOT
+from tests.lab.folder import ROOT, place
 from tests.lab.scenarios.outside import inventory, names, on
 from tests.servers.sweep import Journal, alive, claim
 
@@ -77,6 +77,6 @@ def test_a_killed_run_leaves_nothing_behind() -> None:
     assert all(map(alive, processes))
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    claim(FOLDER / "run").release()
+    claim(place("run")).release()
     assert not any(map(alive, processes))
     assert Path(root).resolve() != inventory().parents[1], "it had a place of its own"
