@@ -13,9 +13,10 @@ from typing import Any, Callable
 from . import chain, fields, guards, images, permissions, reconcile, sizes, xmltree
 from . import secret as secrets
 from . import volume as volumes
-from .backend import Backend, Contents, Entry
+from .backend import Backend
 from .backends import registry
 from .connection import libvirt, retrying, words
+from .contents import Contents, Entry
 from .errors import StorageError
 from .pool import read_pool, xml_layer
 

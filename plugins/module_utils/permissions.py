@@ -19,7 +19,6 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from . import images
 from .errors import StorageError
 
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL = 0x80086601, 0x40086602, 0x10  # linux/fs.h
@@ -30,6 +29,8 @@ POLICY = "/sys/fs/selinux/context"  # takes a label that the loaded policy knows
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[int]:
     """A descriptor of the very file or directory that a path names."""
+    from . import images  # loaded by what changes something, so that an unchanged pool costs less
+
     descriptor = images.open_image(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         yield descriptor

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import connection as connections
 from . import fields, guards, permissions, reconcile, xmltree
-from .backend import THIN_POOL, Backend, Contents, Refused
+from .backend import Backend, Refused
 from .errors import StepFailed, StorageError
 from .names import MODULE_OWNER, own_uuid
 from .plan import Plan, Thing
+
+if TYPE_CHECKING:
+    from .contents import Contents
 
 INACTIVE_XML = 1  # VIR_STORAGE_XML_INACTIVE
 TAKE_BACK_SECONDS = 3.0
@@ -573,6 +576,8 @@ class Pool(Thing):
 
     def check_all_listed(self) -> None:
         """delete_data gives up the volumes that libvirt lists; the same storage can hold more."""
+        from .contents import THIN_POOL
+
         contents = self.contents(lenient=False)
         entries = contents.entries.values() if contents is not None else ()
         others = [one for one in entries if one.kind == THIN_POOL or one.thin_pool]

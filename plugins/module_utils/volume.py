@@ -10,15 +10,18 @@ import contextlib
 import errno
 import os
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import chain, commands, fields, guards, images, permissions, reconcile, sizes, xmltree
 from . import connection as connections
-from .backend import Backend, Contents, Entry, Native, Protection, Refused, Unlisted
+from .backend import Backend, Native, Protection, Refused
 from .backends.shared import PERMISSIONS
 from .errors import StepFailed, StorageError
 from .fields import At, Group
 from .plan import Plan, Thing
+
+if TYPE_CHECKING:
+    from .contents import Contents, Entry, Unlisted
 
 PREALLOCATE = 1  # VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA
 RESIZE_ALLOCATE = 1  # VIR_STORAGE_VOL_RESIZE_ALLOCATE

@@ -16,8 +16,9 @@ import re
 from typing import Any
 
 from .. import block
-from ..backend import LIBVIRT, OPERATIONS, THIN_POOL, Backend, Contents, Entry, Native, Refused, Unlisted
+from ..backend import LIBVIRT, OPERATIONS, Backend, Native, Refused
 from ..commands import run
+from ..contents import THIN_POOL, Contents, Entry, Unlisted
 from ..errors import StorageError
 from ..fields import At
 from .shared import DEVICES, PERMISSIONS, SOURCE_NAME, VENDOR, blank_devices, resize_by, run_native, step_by
