@@ -49,7 +49,7 @@ contract: setup-test ## Run the contract that every module keeps
 integration: setup-test ## Run the tests on a private libvirtd and real storage servers (up to 15 min)
 	@tests/run-pytest integration "$(ARGS)" tests/integration
 
-lab-image: setup-test ## Build the guests of the lab and freeze them (up to 8 min; seconds when they are there)
+lab-image: setup-test ## Build the guests of the lab and freeze them (up to 15 min; seconds when they are there)
 	@tests/run-lab image
 
 lab: setup-test ## Run the lab's scenarios on fresh hosts (up to 25 min)

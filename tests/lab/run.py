@@ -149,7 +149,7 @@ def report(lab: Lab, outcomes: list[Outcome]) -> str:
     inside = ", ".join(f"{name} {versions[name]}" for name in packages if name in versions)
     machine = f"{os.cpu_count()} cores, {lab.accelerator}"
     lines = [
-        "# The lab's last complete run",
+        "# The lab's last results",
         "",
         f"`make lab-all` of {time.strftime('%Y-%m-%d')}: {machine}; Debian 13 with {inside}.",
         "",
