@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any, Callable
 if TYPE_CHECKING:
     from .contents import Unlisted
 
-OPERATIONS = ("create", "clone", "resize", "delete", "upload", "download", "wipe")
+OPERATIONS = (
+    *("create", "clone", "resize", "upload", "download", "wipe"),
+    *("convert", "snapshot", "flatten", "migrate", "delete", "info"),
+)
 
 # How an operation is done: by libvirt, by a native function of the backend, or not at all.
 LIBVIRT = "libvirt"
@@ -47,6 +50,27 @@ class Protection:
 
     read: Callable[[Any, dict[str, Any], str], bool]
     set: Callable[[Any, dict[str, Any], str, bool], None]
+
+
+@dataclass(frozen=True)
+class Landing:
+    """How data comes in under a hidden name, which becomes the volume's own when it is whole.
+
+    make(label, connection, pool options, hidden name, capacity) -> the path that the volume has while it is hidden.
+    publish(label, connection, pool options, hidden name, name) gives it its name, never that of another.
+    discard(label, connection, pool options, hidden name) removes it.
+    leftovers(connection, pool options) -> hidden names that other runs left.
+    grow(label, connection, pool options, hidden name, capacity) gives it more room.
+    zeroed: whether a new volume reads as zeroes all over.
+    """
+
+    command: str
+    make: Callable[[str, Any, dict[str, Any], str, int], str]
+    publish: Callable[[str, Any, dict[str, Any], str, str], None]
+    discard: Callable[[str, Any, dict[str, Any], str], None]
+    leftovers: Callable[[Any, dict[str, Any]], list[str]]
+    grow: Callable[[str, Any, dict[str, Any], str, int], None]
+    zeroed: bool = True
 
 
 def rounded(granule: int) -> Callable[[dict[str, Any], str | None], int]:
@@ -101,6 +125,14 @@ class Backend:
                    right one by one, or "".
     start_hint     (libvirt's words, options) -> the likely cause of a failed start, or "".
     way_out        (the words of a step that failed, options) -> what to do about it, or "".
+    network_node   (thing, connection, pool options, the volume's path) -> a context of the Node by which QEMU's tools
+                   reach a volume that has no path on this host, or None.
+    watchers       (connection, pool options, volume name) -> [address] of the clients of any host that have it open,
+                   or None where the backend can't tell.
+    landing        how data comes in under a hidden name, for volumes that are no files; None where that can't be.
+    linked         (label, connection, pool options, source's name, hidden name) -> the path of a clone that stands on
+                   its source, by the backend's own command, or None.
+    shared         the same of a clone that shares the blocks of its source and stands by itself, or None.
     numbered       whether new volumes get the next number, so that they are made one after the other.
     protection     the backend's own way to keep a volume from being removed, or None.
     constants      what a new pool has in places that libvirt's schema asks for and a user need not know.
@@ -138,6 +170,11 @@ class Backend:
     way_out: Callable[[str, dict[str, Any]], str] = lambda words, options: ""
     capacity_optional: bool = False
     protection: Protection | None = None
+    network_node: Callable[..., Any] | None = None
+    watchers: Callable[[Any, dict[str, Any], str], list[str]] | None = None
+    landing: Landing | None = None
+    linked: Callable[[str, Any, dict[str, Any], str, str], str] | None = None
+    shared: Callable[[str, Any, dict[str, Any], str, str], str] | None = None
     numbered: bool = False
     constants: dict[str, str] = field(default_factory=dict)
     only_one: bool = False

@@ -19,6 +19,7 @@ from .guards import DEEPEST_CHAIN, require_server, resolved, silent_shares
 
 INACTIVE_XML = 2  # VIR_DOMAIN_XML_INACTIVE
 F_OFD_GETLK = 36  # fcntl(2): asks for the locks of any process, this one included
+WRITER = 101  # the lock of who writes (BLK_PERM_WRITE)
 QEMU_LOCK_BYTES = (100, 200)  # block/file-posix.c: a lock in either range means that QEMU has the image open
 
 
@@ -33,6 +34,8 @@ class Use:
     volume: str = ""
     network: str = ""  # protocol:name, such as rbd:vms/web01
     format: str = ""  # of the disk's driver; empty where the place is no disk of its own
+    target: str = ""  # the disk's name in the guest, such as vda
+    level: int = -1  # 0 for the disk itself, 1 for what it stands on, and so on; -1 for any other place
 
 
 def uses(connection: Any, running_only: bool = False) -> list[Use]:
@@ -63,17 +66,30 @@ def uses_in(tree: Any, domain: str, running: bool, local: bool, silent: tuple[st
         path = source.get("file") or source.get("dev") or source.get("dir") or ""
         if source.tag != "source":
             path = (source.text or "").strip()
-        form = format_of(source)
+        form, (target, level) = format_of(source), place_of(source)
         if path.startswith("/"):
             seen = local and not path.startswith(silent)
-            found.append(Use(domain, running, path=os.path.realpath(path) if seen else path, format=form))
+            real = os.path.realpath(path) if seen else path
+            found.append(Use(domain, running, path=real, format=form, target=target, level=level))
             found += [Use(domain, running, path=base) for base in below(path, silent)] if seen else []
         if source.get("pool") and source.get("volume"):
-            found.append(Use(domain, running, pool=source.get("pool"), volume=source.get("volume"), format=form))
+            named = {"pool": source.get("pool"), "volume": source.get("volume")}
+            found.append(Use(domain, running, **named, format=form, target=target, level=level))
         if source.get("protocol") and source.get("name"):
             network = f"{source.get('protocol')}:{source.get('name').lstrip('/')}"
-            found.append(Use(domain, running, network=network, format=form))
+            found.append(Use(domain, running, network=network, format=form, target=target, level=level))
     return found
+
+
+def place_of(source: Any) -> tuple[str, int]:
+    """The disk of the guest that a source belongs to, and how deep below it lies in its chain."""
+    level, parent = 0, source.getparent()
+    while parent is not None and parent.tag == "backingStore":
+        level, parent = level + 1, parent.getparent()
+    if parent is None or parent.tag != "disk":
+        return "", -1
+    target = parent.find("target")
+    return (target.get("dev") or "") if target is not None else "", level
 
 
 def below(path: str, silent: tuple[str, ...] = ()) -> list[str]:
@@ -118,10 +134,15 @@ def of_volume(found: list[Use], pool: str, name: str, path: str, local: bool) ->
     ]
 
 
+def declared_directories(connection: Any) -> set[str]:
+    """The directories of all pools, as they are declared."""
+    targets = (xmltree.get(xmltree.parse(pool.XMLDesc(0)), "target/path") for pool in connection.pools().values())
+    return {target for target in targets if target}
+
+
 def directories(connection: Any) -> set[str]:
     """The directories of all pools, where links lead."""
-    targets = (xmltree.get(xmltree.parse(pool.XMLDesc(0)), "target/path") for pool in connection.pools().values())
-    return {resolved(connection, target) for target in targets if target}
+    return {resolved(connection, target) for target in declared_directories(connection)}
 
 
 def network_name(network: str) -> str:
@@ -153,6 +174,16 @@ def names(found: list[Use]) -> str:
 
 def image_locked(path: str) -> bool:
     """Whether some QEMU of any host has a file open, as its locks tell; False for what is not there."""
+    return locked_in(path, [(first, 64) for first in QEMU_LOCK_BYTES])
+
+
+def image_written(path: str) -> bool:
+    """The same of a QEMU that may write it; who has it as a backing store only reads it."""
+    return locked_in(path, [(WRITER, 1)])
+
+
+def locked_in(path: str, ranges: list[tuple[int, int]]) -> bool:
+    """Whether any process has a lock in one of the ranges (first byte, length) of a file."""
     try:
         descriptor = images.open_image(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except PermissionError:
@@ -165,8 +196,8 @@ def image_locked(path: str) -> bool:
     except OSError:
         return False
     try:
-        for first in QEMU_LOCK_BYTES:
-            wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, first, 64, 0)
+        for first, length in ranges:
+            wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, first, length, 0)
             try:
                 answer = fcntl.fcntl(descriptor, F_OFD_GETLK, wanted)
             except OSError:  # a file system without locks tells nothing

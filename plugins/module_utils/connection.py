@@ -128,6 +128,8 @@ class Connection:
         self._expected: dict[str, list[str]] = {}
         self._ahead: dict[str, dict[str, Any]] = {}
         self._looks: dict[str, Any] = {}
+        self._unseen: set[str] = set()
+        self._showing = threading.Lock()
 
     @classmethod
     def open(cls, uri: str) -> Connection:
@@ -180,10 +182,32 @@ class Connection:
 
     def volumes(self, pool: str) -> dict[str, Any]:
         """The volumes of an active pool by name; empty for any other."""
+        if pool in self._unseen:
+            self.show(pool)
         if pool not in self._volumes:
             found = self.pool(pool).listAllVolumes(0) if self.active(pool) else []
             self._volumes[pool] = {volume.name(): volume for volume in found}
         return self._volumes[pool]
+
+    def unseen(self, pool: str) -> None:
+        """Say that a pool has got a file that libvirt has not seen: shown before anybody looks, or when all is done."""
+        self._unseen.add(pool)
+
+    def show(self, pool: str) -> None:
+        """Let libvirt look at what it has not seen of a pool."""
+        with self._showing:
+            if pool not in self._unseen:
+                return
+            handle = self.pool(pool)
+            if handle is not None and handle.isActive():
+                retrying(lambda: handle.refresh(0))
+            self._unseen.discard(pool)
+            self.forget(pool)
+
+    def add(self, pool: str, name: str, handle: Any) -> None:
+        """Remember a volume that libvirt has made, where its neighbours are known."""
+        if pool in self._volumes:
+            self._volumes[pool][name] = handle
 
     def expect(self, pool: str, names: list[str]) -> None:
         """Say which volumes of a pool will be read: the XML of many is fetched by threads, ahead of who reads it."""

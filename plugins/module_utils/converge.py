@@ -123,7 +123,18 @@ def converge(things: list[Thing], act: bool) -> list[Outcome]:
             for one in ready:
                 carry_out(one)
         waiting = waiting[len(batch) :]
+    for outcome in outcomes:
+        settle(outcome)
     return outcomes
+
+
+def settle(outcome: Outcome) -> None:
+    """What a thing that has changed leaves to the end."""
+    if outcome.done:
+        try:
+            outcome.thing.settle()
+        except failures() as error:
+            outcome.fail(as_error(outcome.thing, "refresh", error))
 
 
 def at_once(outcome: Outcome) -> bool:

@@ -187,10 +187,11 @@ SYSTEM = ("/dev/", "/proc/", "/sys/")
 
 
 class Member(NamedTuple):
-    """One image of a chain."""
+    """One image of a chain, and the descriptor that holds it where the caller keeps them."""
 
     path: str
     found: Inspected
+    descriptor: int = -1
 
 
 class Chain(NamedTuple):
@@ -200,10 +201,17 @@ class Chain(NamedTuple):
     refusal: Refusal | None = None
 
 
-def chain(path: str, directories: Sequence[str], declared: str | None = None, limits: Limits = LIMITS) -> Chain:
+def chain(
+    path: str,
+    directories: Sequence[str],
+    declared: str | None = None,
+    limits: Limits = LIMITS,
+    keep: contextlib.ExitStack | None = None,
+) -> Chain:
     """Follow an image to its base, by plain paths inside the directories only.
 
-    Each header must record the format of what it stands on: else a tool would guess it.
+    Each header must record the format of what it stands on: else a tool would guess it. Where keep is given the
+    members stay open until it is closed, so that whoever reads them reads what was inspected.
     """
     limits = replace(limits, backing=True)
     members: list[Member] = []
@@ -215,15 +223,14 @@ def chain(path: str, directories: Sequence[str], declared: str | None = None, li
         opened = open_within(path, directories)
         if isinstance(opened, Refusal):
             return Chain(members, opened)
-        try:
+        with contextlib.ExitStack() as passing:
+            (keep if keep is not None else passing).callback(os.close, opened)
             status = os.fstat(opened)
             if (status.st_dev, status.st_ino) in seen:
                 return Chain(members, Refusal("chain_loop", f"{shown(path)} stands on itself", "rebase it"))
             seen.add((status.st_dev, status.st_ino))
             found = inspect(opened, declared)
-        finally:
-            os.close(opened)
-        members.append(Member(path, found))
+        members.append(Member(path, found, opened if keep is not None else -1))
         for code, reason, way_out in refusals(found, declared, limits)[:1]:
             return Chain(members, Refusal(code, f"{shown(path)}: {reason}", way_out))
         if found.backing is None:

@@ -326,6 +326,17 @@ class Layout:
                 one.planned_backing = base
                 if one.want["state"] == "present":
                     one.needs.append(base)
+            self.link_source(one)
+
+    def link_source(self, one: volumes.Volume) -> None:
+        """A clone comes after its source; one that is there already no longer needs it."""
+        given = one.want["source"]
+        source = self.volumes.get((given["pool"], given["volume"])) if given else None
+        if source is None or one.want["state"] == "absent":
+            return
+        if source.want["state"] == "present":
+            one.planned_source = source
+            one.needs.append(source)
 
     def link_numbered(self) -> None:
         """Partitions get their names in the order in which they are made."""
@@ -338,7 +349,7 @@ class Layout:
                 earlier.append(one)
 
     def ordered_volumes(self) -> list[volumes.Volume]:
-        """Backing volumes before their overlays, else as declared; a circle is refused."""
+        """Backing volumes before their overlays and sources before their clones, else as declared; no circles."""
         ordered: list[volumes.Volume] = []
         done: set[int] = set()
         for start in self.volumes.values():
@@ -355,7 +366,7 @@ class Layout:
                     )
                     return ordered
                 trail.append(one)
-                one = one.planned_backing
+                one = one.planned_backing or one.planned_source
             for member in reversed(trail):
                 done.add(id(member))
                 ordered.append(member)

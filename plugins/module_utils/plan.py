@@ -59,6 +59,9 @@ class Thing:
         """After a step that failed: undo what would pass for whole; the steps that stay done."""
         return done
 
+    def settle(self) -> None:
+        """Once all things are carried out: what need not be done for each of them."""
+
     def locks(self) -> list[str]:
         """What two runs must not change at once."""
         return [self.label]

@@ -94,13 +94,13 @@ def run(
     spec: dict[str, Any],
     things: Callable[[connections.Connection, dict[str, Any]], list[Thing]],
     *,
-    many: bool = False,
+    many: bool | Callable[[dict[str, Any]], bool] = False,
     hidden: Callable[[dict[str, Any]], list[str]] = lambda params: [],
     **rules: Any,
 ) -> None:
     """The main function of every module that changes something.
 
-    things builds what is wanted from the parameters; many is for a module with a list of items.
+    things builds what is wanted from the parameters; many, which may ask them, is for a module with a list of items.
     """
     module = HidingModule(hidden, argument_spec={**CHANGE_SPEC, **spec}, supports_check_mode=True, **rules)
     need_libraries(module)
@@ -117,7 +117,8 @@ def run(
     except failures() as error:
         refuse(module, error)
         return
-    finish(module, report(outcomes, uri, many, module._diff, bool(module.params.get("return_all"))), outcomes)
+    several = many(module.params) if callable(many) else many
+    finish(module, report(outcomes, uri, several, module._diff, bool(module.params.get("return_all"))), outcomes)
 
 
 def run_info(

@@ -6,17 +6,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import tempfile
 from typing import TYPE_CHECKING, Any
 
-from . import chain, commands, fields, guards, images, permissions, reconcile, sizes, xmltree
+from . import chain, fields, guards, images, permissions, reconcile, sizes, xmltree
 from . import connection as connections
 from .backend import Backend, Native, Protection, Refused
 from .backends.shared import PERMISSIONS
-from .errors import StepFailed, StorageError
+from .errors import StorageError
 from .fields import At, Group
 from .plan import Plan, Thing
 
@@ -30,8 +27,6 @@ FORMATS: tuple[str, ...] = (
     *("none", "linux", "fat16", "fat32", "linux-swap", "linux-lvm", "linux-raid", "extended"),  # partitions
 )
 GROWING = ("raw", "qcow2", "qed")  # the formats of files that libvirt can resize
-AT_FDCWD, RENAME_NOREPLACE = -100, 1  # renameat2(2)
-LEFTOVER = ".kvm.storage-"  # begins the name of a file that is not whole yet
 
 SECRET_USAGE, SECRET_UUID = "target/encryption/secret/@usage", "target/encryption/secret/@uuid"
 ENCRYPTION = Group(
@@ -80,6 +75,18 @@ BACKING_SPEC = {
 }
 
 
+SOURCE_SPEC: dict[str, Any] = {
+    "type": "dict",
+    "options": {
+        "pool": {"type": "str"},
+        "volume": {"type": "str", "required": True},
+        "format": {"type": "str", "choices": ["raw", "qcow2", "qcow", "qed", "vdi", "vmdk", "vpc"]},
+        "mode": {"type": "str", "choices": ["auto", "full", "reflink", "linked"], "default": "auto"},
+        "verify": {"type": "bool", "default": False},
+    },
+}
+
+
 def argument_spec() -> dict[str, Any]:
     """The options of one volume, without those of the connection."""
     return {
@@ -90,6 +97,7 @@ def argument_spec() -> dict[str, Any]:
         "thin_pool": {"type": "str"},
         "immutable": {"type": "bool"},
         "backing": BACKING_SPEC,
+        "source": SOURCE_SPEC,
         **fields.spec(FIELDS),
     }
 
@@ -110,6 +118,7 @@ def wanted(options: dict[str, Any]) -> dict[str, Any]:
         "thin_pool": options.get("thin_pool"),
         "immutable": options.get("immutable"),
         "backing": clean_backing(label, pool, options.get("backing")),
+        "source": clean_source(label, pool, options.get("source")),
         "options": fields.clean(label, FIELDS, fields.given(options)),
     }
     check_together(label, want)
@@ -127,6 +136,17 @@ def clean_backing(thing: str, pool: str, backing: dict[str, Any] | None) -> dict
         guards.possible_name(thing, found["volume"])
         found.setdefault("pool", pool)
     return found
+
+
+def clean_source(thing: str, pool: str, source: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The volume that a new one begins as a clone of; its pool is the new one's own unless given."""
+    if source is None:
+        return None
+    found = fields.given(source)
+    found.setdefault("pool", pool)
+    for name in (found["pool"], found["volume"]):
+        guards.possible_name(thing, name)
+    return {"mode": "auto", "verify": False, **found}
 
 
 def check_together(thing: str, want: dict[str, Any]) -> None:
@@ -151,8 +171,8 @@ def check_together(thing: str, want: dict[str, Any]) -> None:
             "use falloc, or format: qcow2",
         ),
         (
-            want["backing"] is not None and form not in ("qcow2", "qed", None),
-            "a volume with a backing store is qcow2 or qed",
+            want["backing"] is not None and form not in ("qcow2", None),  # an overlay of QED libvirt can't read again
+            "a volume with a backing store is qcow2",
             "use format: qcow2",
         ),
         (
@@ -201,9 +221,37 @@ def check_together(thing: str, want: dict[str, Any]) -> None:
             "give a mode such as '0444'",
         ),
     ]
+    if want["source"] is not None:
+        problems += check_source(want)
     for found, reason, way_out in problems:
         if found and want["state"] == "present":
             raise StorageError(thing=thing, code="bad_value", reason=reason, way_out=way_out)
+
+
+def check_source(want: dict[str, Any]) -> list[tuple[bool, str, str]]:
+    """Options that a clone can't have."""
+    options, source = want["options"], want["source"]
+    own = (source["pool"], source["volume"]) == (want["pool"], want["name"])
+    return [
+        (own, "it can't be a clone of itself", "give it another name than its source"),
+        (
+            want["backing"] is not None,
+            "source and backing exclude each other",
+            "use mode: linked to stand on the source",
+        ),
+        ("allocation" in options, "a clone takes what its source takes", "leave allocation out, or give preallocation"),
+        ("encryption" in options, "a clone can't be encrypted on the way", "clone an encrypted volume as it is"),
+        (
+            source["mode"] == "linked" and options.get("format") not in ("qcow2", "raw", None),
+            "a clone that stands on its source is qcow2",
+            "leave format out",
+        ),
+        (
+            source["mode"] == "linked" and want["preallocation"] not in (None, "off"),
+            "a clone that stands on its source takes no space of its own first",
+            "leave preallocation out",
+        ),
+    ]
 
 
 def power_of_2(size: int) -> bool:
@@ -225,7 +273,7 @@ def plan(before: dict[str, Any], want: dict[str, Any], backend: Backend | None) 
         )
     if not before["exists"]:
         steps = (["remove_leftover"] if before["leftover"] else []) + (["refresh"] if before["listed"] else [])
-        steps += ["create"] + (["protect"] if want["immutable"] else [])
+        steps += ["clone" if want["source"] else "create"] + (["protect"] if want["immutable"] else [])
         return Plan(steps, None, wanted_state(want, backend))
     steps = unseen(before)
     if before["protected"] and want["immutable"] is False:
@@ -292,7 +340,8 @@ def wanted_state(want: dict[str, Any], backend: Backend | None) -> dict[str, Any
         backing = backing.get("path") or f"{backing['pool']}/{backing['volume']}"
     found.update(
         state="present",
-        format=want["options"].get("format") or ("qcow2" if backing else backend and backend.default_format),
+        format=format_of(want, backend),
+        source=f"{want['source']['pool']}/{want['source']['volume']}" if want["source"] else None,
         preallocation=want["preallocation"],
         thin_pool=want["thin_pool"],
         immutable=want["immutable"] or None,
@@ -300,6 +349,18 @@ def wanted_state(want: dict[str, Any], backend: Backend | None) -> dict[str, Any
         encryption="luks" if "encryption" in want["options"] else None,
     )
     return found
+
+
+def format_of(want: dict[str, Any], backend: Backend | None, source_format: str | None = None) -> str | None:
+    """The format of a volume that is not there yet: declared, or what its backing store, source or pool makes of it."""
+    source, formats = want["source"], backend.volume_formats if backend else ()
+    usual = backend.default_format if backend else None
+    if want["options"].get("format"):
+        return want["options"]["format"]
+    if want["backing"] or (source and source["mode"] == "linked" and "qcow2" in formats):
+        return "qcow2"
+    form = (source.get("format") or source_format) if source else None
+    return form if form in formats else usual
 
 
 class Volume(Thing):
@@ -321,6 +382,7 @@ class Volume(Thing):
         self.given_backend = backend
         self.before: dict[str, Any] = {}
         self.planned_backing: Volume | None = None
+        self.planned_source: Volume | None = None
         self.earlier: list[str] = []  # of the same pool, which are made before this one
         if "permissions" in want["options"]:
             want["options"]["permissions"] = permissions.resolved(
@@ -340,11 +402,21 @@ class Volume(Thing):
 
     def locks(self) -> list[str]:
         """Its pool, and that of its base: nobody removes the base while an overlay is put on it."""
-        pools = [self.pool_name, (self.want["backing"] or {}).get("pool")]
+        pools = [self.pool_name, (self.want["backing"] or {}).get("pool"), (self.want["source"] or {}).get("pool")]
         return [f"pool {name!r}" for name in pools if name]
 
     def show(self, option: str, value: Any) -> str:
         return FIELDS[option].show(value) if option in FIELDS and not isinstance(value, str) else str(value)
+
+    def require_local(self, command: str) -> None:
+        """What a command does runs on the host of the volume."""
+        if not self.connection.local:
+            raise StorageError(
+                thing=self.label,
+                code="remote_connection",
+                reason=f"{command} does this, and it has to run on the host of the volume",
+                way_out="run the task there, with a local uri",
+            )
 
     def way_out(self, words: str) -> str:
         return self.backend.way_out(words, self.pool_options())
@@ -595,7 +667,8 @@ class Volume(Thing):
         error = backend.name_error(self.volume_name, there, self.pool_options() if backend.numbered else {})
         if error:
             raise StorageError(thing=self.label, code="bad_name", reason=error)
-        if "capacity" not in options and not (self.want["backing"] and backend.capacity_optional):
+        optional = self.want["source"] or (self.want["backing"] and backend.capacity_optional)
+        if "capacity" not in options and not optional:
             raise StorageError(
                 thing=self.label,
                 code="missing_option",
@@ -612,7 +685,11 @@ class Volume(Thing):
             )
         if self.want["backing"]:
             self.check_backing()
-        if backend.sparse is not None and self.want["thin_pool"] is None:
+        if self.want["source"]:
+            from . import clone  # of no use to other volumes
+
+            clone.check(self)
+        elif backend.sparse is not None and self.want["thin_pool"] is None:
             self.check_whole(backend.sparse)
         if self.want["preallocation"] == "full" and not self.directory():
             raise StorageError(
@@ -1009,7 +1086,16 @@ class Volume(Thing):
             uses += [use for use in mine if use not in uses]
         return uses
 
+    def pool_directories(self) -> set[str]:
+        """The directories of all pools, as they are declared and where they lead."""
+        targets = chain.directories(self.connection) | chain.declared_directories(self.connection)
+        planned = self.directory()
+        return targets | ({planned, os.path.realpath(planned)} if planned else set())
+
     # steps
+
+    def settle(self) -> None:
+        self.connection.show(self.pool_name)
 
     def refresh(self) -> None:
         pool = self.connection.pool(self.pool_name)
@@ -1029,15 +1115,14 @@ class Volume(Thing):
         if self.want["thin_pool"] is not None:
             self.create_unlisted(self.want["thin_pool"])
             return
+        if self.makes_file():
+            self.make_file()
+            return
         tree, flags = self.new_tree()
         pool = self.connection.pool(self.pool_name)
-        volumes = self.connection.volumes(self.pool_name)
-        if self.want["preallocation"] == "full":
-            self.create_full()
-            volumes[self.volume_name] = pool.storageVolLookupByName(self.volume_name)
-        else:
-            volumes[self.volume_name] = pool.createXML(xmltree.text(tree), flags)
-        path = self.before["path"] = volumes[self.volume_name].path()
+        made = pool.createXML(xmltree.text(tree), flags)
+        self.connection.add(self.pool_name, self.volume_name, made)
+        path = self.before["path"] = made.path()
         label = self.want["options"].get("permissions", {}).get("label")
         if label is not None and self.is_file(path):
             permissions.apply(path, {"label": label})  # which libvirt takes and does not set
@@ -1059,7 +1144,7 @@ class Volume(Thing):
     def new_tree(self) -> tuple[Any, int]:
         """The XML of a new volume, and the flags that make its preallocation."""
         options, backing = dict(self.want["options"]), self.want["backing"]
-        form = options.get("format") or ("qcow2" if backing else self.backend.default_format)
+        form = self.new_format()
         if form is not None:
             options["format"] = form
         if form == "qcow2":
@@ -1079,38 +1164,69 @@ class Volume(Thing):
             xmltree.put(tree, "backingStore/format/@type", self.backing_format() or "")
         return tree, flags
 
-    def create_full(self) -> None:
-        """Every block written by qemu-img under a hidden name, which becomes the volume's only when it is whole."""
-        options, directory = self.want["options"], self.directory()
-        own = f"{LEFTOVER}{os.getpid()}-"
-        for name in os.listdir(directory):  # the pool is locked: what another run left is nobody's
-            if name.startswith(LEFTOVER) and not name.startswith(own):
-                with contextlib.suppress(FileNotFoundError):  # another thread was there first
-                    os.unlink(os.path.join(directory, name))
-        form = options.get("format") or "raw"
-        settings = ["preallocation=full"] + (["nocow=on"] if options.get("nocow") else [])
+    def clone(self) -> None:
+        from . import clone  # of no use to other volumes
+
+        clone.carry_out(self)
+
+    def makes_file(self) -> bool:
+        """Whether qemu-img makes the file here: libvirt's own qemu-img leaves it readable by others for a moment."""
+        form = self.new_format()
+        if not self.directory() or "encryption" in self.want["options"] or self.connection.uri.startswith("test:"):
+            return False  # LUKS takes the value of a secret, which libvirt has
+        return self.want["preallocation"] == "full" or form not in ("raw", None)
+
+    def new_format(self) -> str | None:
+        """The format of a volume that is not there yet."""
+        source = self.planned_source.new_format() if self.planned_source is not None else None
+        return format_of(self.want, self.backend, source)
+
+    def image_options(self, form: str) -> dict[str, Any]:
+        """What a new image has, in the words of qemu-img."""
+        options = self.want["options"]
+        found = {"nocow": "on"} if options.get("nocow") else {}
         if form == "qcow2":
-            settings.append(f"compat={options.get('compat', '1.1')}")
-            settings += [f"cluster_size={options['cluster_size']}"] if "cluster_size" in options else []
-            settings += [f"{name}=on" for name in ("lazy_refcounts", "extended_l2") if options.get(name)]
-        descriptor, temporary = tempfile.mkstemp(prefix=own, dir=directory)  # mode 0600
-        os.close(descriptor)
-        try:
-            finished = commands.run(
-                *("qemu-img", "create", "-q", "-f", form, "-o", ",".join(settings), temporary, str(options["capacity"]))
-            )
-            if finished.returncode != 0:
-                raise StepFailed(
-                    thing=self.label, step="create", code="backend_refused", reason=" ".join(finished.stderr.split())
-                )
+            found["compat"] = options.get("compat", "1.1")
+            found.update({name: options[name] for name in ("cluster_size",) if name in options})
+            found.update({name: "on" for name in ("lazy_refcounts", "extended_l2") if options.get(name)})
+        return found
+
+    def make_file(self) -> None:
+        """A file made by qemu-img under a hidden name, which becomes the volume's only when it is whole."""
+        from . import files, qemu_img  # of no use to other volumes
+
+        options, directory, form = self.want["options"], self.directory(), self.new_format() or "raw"
+        settings = self.image_options(form)
+        if self.want["preallocation"] not in (None, "off"):
+            settings["preallocation"] = self.want["preallocation"]
+        backing = self.backing_node()
+        capacity = options.get("capacity", backing.size if backing is not None else None)
+        with files.hidden(directory) as temporary:
+            qemu_img.create(self.label, temporary, form, capacity, settings, backing)
             if form == "raw":
                 os.truncate(temporary, options["capacity"])  # qemu-img rounds up to whole sectors, libvirt does not
-            permissions.apply(temporary, {"mode": "0600", **options.get("permissions", {})})
-            publish(temporary, os.path.join(directory, self.volume_name))
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-        self.refresh()
+            self.give_name(temporary)
+
+    def give_name(self, temporary: str) -> None:
+        """A whole file becomes the volume, with the permissions that it shall have from its first moment."""
+        from . import files
+
+        path = os.path.join(self.directory(), self.volume_name)
+        permissions.apply(temporary, {"mode": "0600", **self.want["options"].get("permissions", {})})
+        files.publish(temporary, path)
+        self.before["path"] = path
+        self.connection.unseen(self.pool_name)
+
+    def backing_node(self) -> Any:
+        """What a new overlay stands on."""
+        from .nodes import file_node
+
+        if not self.want["backing"]:
+            return None
+        path, form = self.backing_path() or "", self.backing_format() or ""
+        image = images.probe(path)
+        size = image.capacity if image is not None and image.format == form else None
+        return file_node(path, form, size=size)
 
     def resize(self) -> None:
         want, form = self.want["options"]["capacity"], self.want["options"].get("format")
@@ -1166,18 +1282,6 @@ class Volume(Thing):
         if contents is not None:
             contents.entries.pop(self.volume_name, None)
         self.connection.volumes(self.pool_name).pop(self.volume_name, None)
-
-
-def publish(temporary: str, path: str) -> None:
-    """Give a file its name, never that of another; a run that is killed here leaves no file with two names."""
-    import ctypes  # 3 ms that other runs do not need
-
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename and rename(AT_FDCWD, os.fsencode(temporary), AT_FDCWD, os.fsencode(path), RENAME_NOREPLACE) == 0:
-        return
-    if rename and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
-    os.link(temporary, path)  # a file system that knows no such rename
 
 
 def mismatch(thing: str, declared: str, found: str) -> StorageError:

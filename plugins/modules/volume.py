@@ -133,6 +133,36 @@ options:
         description: Its format.
         type: str
         choices: [raw, qcow2, qcow, qed]
+  source:
+    description:
+      - The volume that a new one begins as a clone of. One that is there already is not compared with it.
+      - Nobody may write the source while it is cloned.
+    type: dict
+    suboptions:
+      pool:
+        description: Its pool, of any type. The pool of the new volume unless given.
+        type: str
+      volume:
+        description: Its name.
+        type: str
+        required: true
+      format:
+        description: Its format, which must be declared here, by a domain or by the item of the same layout.
+        type: str
+        choices: [raw, qcow2, qcow, qed, vdi, vmdk, vpc]
+      mode:
+        description:
+          - V(full) copies what a guest sees, whatever the two pools and formats are.
+          - V(reflink) shares the blocks of the source and stands by itself. xfs and btrfs can, and LVM thin pools.
+          - V(linked) stands on its source, as an overlay in a pool of files, or by C(rbd clone) or C(zfs clone).
+          - V(auto) shares blocks where that can be, and else copies.
+        type: str
+        choices: [auto, full, reflink, linked]
+        default: auto
+      verify:
+        description: Whether a full copy is read again and compared with its source before it gets its name.
+        type: bool
+        default: false
   immutable:
     description:
       - Whether the file is protected from writing and removal, by its mode and, where the file system has it, the

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from ..backend import LIBVIRT, OPERATIONS, Backend
+from ..backend import Backend
 from ..fields import At
-from .shared import COW, FILE_FORMATS, PERMISSIONS, VENDOR
+from .shared import COW, FILE_FORMATS, FILE_OPERATIONS, PERMISSIONS, VENDOR
 
 BACKEND = Backend(
     type="dir",
@@ -18,7 +18,7 @@ BACKEND = Backend(
         "cow": COW,
         **VENDOR,
     },
-    operations=dict.fromkeys(OPERATIONS, LIBVIRT),
+    operations=FILE_OPERATIONS,
     volume_formats=FILE_FORMATS,
     default_format="raw",
     build_choices=("if_blank", "never"),

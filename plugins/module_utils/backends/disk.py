@@ -14,7 +14,7 @@ from ..backend import LIBVIRT, OPERATIONS, Backend, Native, Refused
 from ..errors import StorageError
 from ..fields import At, same_device
 from ..xmltree import get, parse
-from .shared import PERMISSIONS, VENDOR, blank_device, step_by
+from .shared import ONLY_RAW, PERMISSIONS, STANDS_ALONE, VENDOR, blank_device, step_by
 
 LABELS = ("unknown", "dos", "dvh", "gpt", "mac", "bsd", "pc98", "sun", "lvm2")
 MIB = 1024 * 1024
@@ -105,6 +105,13 @@ BACKEND = Backend(
     operations={
         **dict.fromkeys(OPERATIONS, LIBVIRT),
         "delete": Native("parted", delete),
+        "clone": Native("qemu-img convert"),
+        "upload": Native("a copy in process, or qemu-img convert"),
+        "download": Native("a copy in process, or qemu-img convert"),
+        "convert": ONLY_RAW,
+        "snapshot": Refused("a partition has no snapshots", "use a logical pool (LVM) or a pool of files"),
+        "flatten": STANDS_ALONE,
+        "migrate": Native("qemu-img convert"),
         "resize": Refused("a partition can't grow into the one after it", "make a larger one and copy the data"),
     },
     volume_formats=("none", "linux", "fat16", "fat32", "linux-swap", "linux-lvm", "linux-raid", "extended"),

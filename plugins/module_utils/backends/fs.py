@@ -10,10 +10,10 @@ import os
 from typing import Any
 
 from .. import block
-from ..backend import LIBVIRT, OPERATIONS, Backend
+from ..backend import Backend
 from ..errors import StorageError
 from ..fields import At, same_device
-from .shared import COW, FILE_FORMATS, MOUNT_OPTIONS, PERMISSIONS, VENDOR, blank_device
+from .shared import COW, FILE_FORMATS, FILE_OPERATIONS, MOUNT_OPTIONS, PERMISSIONS, VENDOR, blank_device
 
 # Those of libvirt; btrfs is not among them, but auto mounts it.
 FORMATS: tuple[str, ...] = ("auto", "ext2", "ext3", "ext4", "ufs", "iso9660", "udf")
@@ -67,7 +67,7 @@ BACKEND = Backend(
         "cow": COW,
         "mount_options": MOUNT_OPTIONS,
     },
-    operations=dict.fromkeys(OPERATIONS, LIBVIRT),
+    operations=FILE_OPERATIONS,
     volume_formats=FILE_FORMATS,
     default_format="raw",
     build_choices=("never", "if_blank", "overwrite"),

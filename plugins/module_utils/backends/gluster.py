@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from ..backend import LIBVIRT, Backend, Native, Refused
@@ -28,6 +30,19 @@ def start_hint(words: str, options: dict[str, Any]) -> str:
     )
 
 
+@contextlib.contextmanager
+def node(thing: str, connection: Any, options: dict[str, Any], path: str) -> Iterator[Any]:
+    """A file of the volume (its path is gluster://host/volume/file) as QEMU reaches it; see BlockdevOptionsGluster."""
+    from ..nodes import Node  # of no use to who moves no data
+
+    server = [
+        {"type": "inet", "host": one["name"].strip("[]"), "port": str(one.get("port", GLUSTER_PORT))}
+        for one in options["hosts"]
+    ]
+    file = path.partition("://")[2].partition("/")[2].partition("/")[2]
+    yield Node({"driver": "gluster", "volume": options["source_name"], "path": file, "server": server})
+
+
 BACKEND = Backend(
     type="gluster",
     fields={
@@ -43,8 +58,14 @@ BACKEND = Backend(
         "upload": Native("qemu-img convert"),
         "download": Native("qemu-img convert"),
         "wipe": BY_MOUNT,
+        "convert": BY_MOUNT,
+        "snapshot": BY_MOUNT,
+        "flatten": BY_MOUNT,
+        "migrate": BY_MOUNT,
+        "info": LIBVIRT,
     },
     conflicts_by=("hosts", "source_name", "source_path"),
     servers=servers(GLUSTER_PORT),
     start_hint=start_hint,
+    network_node=node,
 )

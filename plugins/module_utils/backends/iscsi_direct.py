@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from ..backend import LIBVIRT, Backend, Native, rounded
-from .shared import KEPT_BY_THE_ARRAY, LUN_OPERATIONS, Iqn, auth, chap_hint, hosts, servers
+from .shared import KEPT_BY_THE_ARRAY, LUN_OPERATIONS, Iqn, auth, chap_hint, hosts, secret_value, servers
 
 ISCSI_PORT = 3260
 
@@ -21,6 +23,28 @@ def start_hint(words: str, options: dict[str, Any]) -> str:
     if "Target not found" in words:
         return f"there is no target {options.get('target_iqn')} at this address: compare with the target's own list"
     return ""
+
+
+@contextlib.contextmanager
+def node(thing: str, connection: Any, options: dict[str, Any], path: str) -> Iterator[Any]:
+    """A LUN (its path ends with its number) as QEMU reaches it; see BlockdevOptionsIscsi."""
+    from ..nodes import Node, password  # of no use to who moves no data
+
+    host = options["hosts"][0]
+    protocol: dict[str, Any] = {
+        "driver": "iscsi",
+        "transport": "tcp",
+        "portal": f"{host['name']}:{host.get('port', ISCSI_PORT)}",
+        "target": options["target_iqn"],
+        "lun": int(path.rpartition("-")[2]),
+        "initiator-name": options["initiator_iqn"],
+    }
+    login = options.get("auth")
+    if not login:
+        yield Node(protocol)
+        return
+    with password("chap", secret_value(thing, connection, login)) as secret:
+        yield Node({**protocol, "user": login["username"], "password-secret": secret.name}, logins=(secret,))
 
 
 BACKEND = Backend(
@@ -42,4 +66,5 @@ BACKEND = Backend(
     servers=servers(ISCSI_PORT),
     granule=rounded(1),
     start_hint=start_hint,
+    network_node=node,
 )

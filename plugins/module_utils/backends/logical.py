@@ -16,12 +16,23 @@ import re
 from typing import Any
 
 from .. import block
-from ..backend import LIBVIRT, OPERATIONS, Backend, Native, Refused
+from ..backend import LIBVIRT, OPERATIONS, Backend, Landing, Native, Refused
 from ..commands import run
 from ..contents import THIN_POOL, Contents, Entry, Unlisted
 from ..errors import StorageError
 from ..fields import At
-from .shared import DEVICES, PERMISSIONS, SOURCE_NAME, VENDOR, blank_devices, resize_by, run_native, step_by
+from .shared import (
+    DEVICES,
+    ONLY_RAW,
+    PERMISSIONS,
+    SOURCE_NAME,
+    STANDS_ALONE,
+    VENDOR,
+    blank_devices,
+    resize_by,
+    run_native,
+    step_by,
+)
 
 DEFAULT_EXTENT = 4 * 1024 * 1024
 SECTOR = 512  # LVM takes no size that is not a multiple of it
@@ -174,6 +185,45 @@ def delete(label: str, options: dict[str, Any], name: str) -> None:
     step_by(label, "delete", "lvremove", "--yes", "--", f"{options['source_name']}/{name}")
 
 
+# how data comes in
+
+
+def land(label: str, connection: Any, options: dict[str, Any], hidden: str, capacity: int) -> str:
+    group = options["source_name"]
+    step_by(
+        *(label, "create", "lvcreate", "--name", hidden, "--size", in_sectors(capacity)),
+        *("--wipesignatures", "y", "--yes", "--", group),
+    )
+    return f"/dev/{group}/{hidden}"
+
+
+def grow_landed(label: str, connection: Any, options: dict[str, Any], hidden: str, capacity: int) -> None:
+    grow(label, options, hidden, capacity)
+
+
+def publish(label: str, connection: Any, options: dict[str, Any], hidden: str, name: str) -> None:
+    step_by(label, "publish", "lvrename", "--", options["source_name"], hidden, name)
+
+
+def discard(label: str, connection: Any, options: dict[str, Any], hidden: str) -> None:
+    delete(label, options, hidden)
+
+
+def volumes(connection: Any, options: dict[str, Any]) -> list[str]:
+    """The logical volumes of the group."""
+    return list(look(options).entries)
+
+
+def shared(label: str, connection: Any, options: dict[str, Any], source: str, hidden: str) -> str:
+    """A thin volume that shares the blocks of another one of its thin pool, and stands by itself."""
+    group = options["source_name"]
+    step_by(
+        *(label, "clone", "lvcreate", "--snapshot", "--setactivationskip", "n", "--name", hidden),
+        *("--", f"{group}/{source}"),
+    )
+    return f"/dev/{group}/{hidden}"
+
+
 def name_error(name: str, there: list[str], options: dict[str, Any]) -> str:
     """What LVM would refuse of a new name."""
     part = RESERVED_PART.search(name)
@@ -213,11 +263,23 @@ BACKEND = Backend(
         **VENDOR,
         "permissions": PERMISSIONS,
     },
-    operations={**dict.fromkeys(OPERATIONS, LIBVIRT), "resize": Native("lvextend", resize)},
+    operations={
+        **dict.fromkeys(OPERATIONS, LIBVIRT),
+        "clone": Native("qemu-img convert, or lvcreate --snapshot in a thin pool"),
+        "resize": Native("lvextend", resize),
+        "upload": Native("a copy in process, or qemu-img convert"),
+        "download": Native("a copy in process, or qemu-img convert"),
+        "convert": ONLY_RAW,
+        "snapshot": Native("lvcreate --snapshot"),
+        "flatten": STANDS_ALONE,
+        "migrate": Native("qemu-img convert"),
+    },
     volume_formats=("raw",),
     build_choices=("never", "if_blank", "overwrite"),
     build_flags={"if_blank": 4, "overwrite": 8},
     conflicts_by=("source_name",),
+    landing=Landing("lvcreate and lvrename", land, publish, discard, volumes, grow_landed, zeroed=False),
+    shared=shared,
     delete_data="pool",
     blank=lambda options: blank_devices(options.get("devices", [])),
     granule=lambda pool, form: extent(pool.get("source_name", "")),

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import LIBVIRT, OPERATIONS, Backend
+from ..backend import Backend
 from ..errors import bad_value
 from ..fields import At, same_path
-from .shared import FILE_FORMATS, MOUNT_OPTIONS, PERMISSIONS, VENDOR, hosts
+from .shared import FILE_FORMATS, FILE_OPERATIONS, MOUNT_OPTIONS, PERMISSIONS, VENDOR, hosts
 
 PORTS = {"nfs": 2049, "auto": 2049, "cifs": 445, "glusterfs": 24007}
 PACKAGES = {"nfs": "nfs-common or nfs-utils", "auto": "nfs-common or nfs-utils", "cifs": "cifs-utils"}
@@ -105,7 +105,7 @@ BACKEND = Backend(
         "permissions": PERMISSIONS,
         "mount_options": MOUNT_OPTIONS,
     },
-    operations=dict.fromkeys(OPERATIONS, LIBVIRT),
+    operations=FILE_OPERATIONS,
     volume_formats=FILE_FORMATS,
     default_format="raw",
     build_choices=("if_blank", "never"),

@@ -13,11 +13,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ..backend import LIBVIRT, Backend, Native, Protection, rounded
+from ..backend import LIBVIRT, Backend, Landing, Native, Protection, rounded
 from ..commands import Finished, run
 from ..errors import StorageError
 from ..fields import At, Pairs
-from .shared import SOURCE_NAME, auth, hosts, servers
+from .shared import ONLY_RAW, SOURCE_NAME, auth, hosts, secret_value, servers
 
 MONITOR_PORT = 6789
 SNAPSHOT = "kvm.storage-immutable"  # an image with a protected snapshot can't be removed
@@ -43,19 +43,7 @@ def address(host: dict[str, Any]) -> str:
 
 def key_of(thing: str, connection: Any, login: dict[str, Any]) -> bytes:
     """The cephx key of a pool's login, as libvirt keeps it."""
-    name = login.get("secret_usage") or login.get("secret_uuid")
-    for secret in connection.secrets():
-        if name in (secret.usageID(), secret.UUIDString()):
-            try:
-                return base64.b64encode(secret.value(0))
-            except Exception:  # libvirt keeps the value of a private secret to itself
-                break
-    raise StorageError(
-        thing=thing,
-        code="no_secret",
-        reason=f"the rbd command needs the key of secret {name!r}, which libvirt does not give",
-        way_out="leave immutable out, or make the secret without private",
-    )
+    return base64.b64encode(secret_value(thing, connection, login))
 
 
 @contextlib.contextmanager
@@ -111,6 +99,79 @@ def protect(connection: Any, options: dict[str, Any], image: str, wanted: bool) 
         rbd(connection, options, image, "snap", step, place)
 
 
+# the data path
+
+
+@contextlib.contextmanager
+def node(thing: str, connection: Any, options: dict[str, Any], path: str) -> Iterator[Any]:
+    """An image of the pool (its path is pool/image) as QEMU reaches it; see BlockdevOptionsRbd."""
+    from ..nodes import Node, password  # of no use to who moves no data
+
+    login = options.get("auth")
+    servers = [
+        {"host": one["name"].strip("[]"), "port": str(one.get("port", MONITOR_PORT))} for one in options["hosts"]
+    ]
+    image = path.partition("/")[2]
+    protocol: dict[str, Any] = {"driver": "rbd", "pool": options["source_name"], "image": image, "server": servers}
+    protocol.update({"conf": "/dev/null", "auth-client-required": ["cephx" if login else "none"]})
+    if not login:
+        yield Node(protocol)
+        return
+    with password("cephx", key_of(thing, connection, login)) as secret:
+        yield Node({**protocol, "user": login["username"], "key-secret": secret.name}, logins=(secret,))
+
+
+def watchers(connection: Any, options: dict[str, Any], image: str) -> list[str]:
+    """The clients of any host that have an image open."""
+    found = rbd(connection, options, image, "status", "--format", "json", f"{options['source_name']}/{image}")
+    return sorted({one["address"].rpartition("/")[0] for one in json.loads(found.stdout).get("watchers", [])})
+
+
+def make(label: str, connection: Any, options: dict[str, Any], hidden: str, capacity: int) -> str:
+    place = f"{options['source_name']}/{hidden}"
+    rbd(connection, options, hidden, "create", "--size", f"{capacity}B", place)
+    return place
+
+
+def publish(label: str, connection: Any, options: dict[str, Any], hidden: str, name: str) -> None:
+    pool = options["source_name"]
+    rbd(connection, options, name, "rename", f"{pool}/{hidden}", f"{pool}/{name}")
+
+
+def discard(label: str, connection: Any, options: dict[str, Any], hidden: str) -> None:
+    rbd(connection, options, hidden, "rm", "--no-progress", f"{options['source_name']}/{hidden}")
+
+
+def grow(label: str, connection: Any, options: dict[str, Any], hidden: str, capacity: int) -> None:
+    rbd(
+        connection,
+        options,
+        hidden,
+        "resize",
+        "--no-progress",
+        "--size",
+        f"{capacity}B",
+        f"{options['source_name']}/{hidden}",
+    )
+
+
+def images(connection: Any, options: dict[str, Any]) -> list[str]:
+    """The images of the pool."""
+    pool = options["source_name"]
+    return json.loads(rbd(connection, options, "", "ls", "--format", "json", pool).stdout)
+
+
+def linked(label: str, connection: Any, options: dict[str, Any], source: str, hidden: str) -> str:
+    """A clone of the second format, whose snapshot needs no protection and goes when its last clone goes."""
+    pool, snapshot = options["source_name"], f"{options['source_name']}/{source}@{hidden}"
+    rbd(connection, options, source, "snap", "create", "--no-progress", snapshot)
+    try:
+        rbd(connection, options, source, "clone", "--rbd-default-clone-format", "2", snapshot, f"{pool}/{hidden}")
+    finally:
+        rbd(connection, options, source, "snap", "rm", "--no-progress", snapshot)
+    return f"{pool}/{hidden}"
+
+
 BACKEND = Backend(
     type="rbd",
     fields={
@@ -128,6 +189,11 @@ BACKEND = Backend(
         "upload": Native("qemu-img convert"),
         "download": Native("qemu-img convert"),
         "wipe": LIBVIRT,
+        "convert": ONLY_RAW,
+        "snapshot": Native("rbd snap"),
+        "flatten": Native("rbd flatten"),
+        "migrate": Native("qemu-img convert"),
+        "info": LIBVIRT,
     },
     volume_formats=("raw",),
     default_format="raw",
@@ -136,4 +202,8 @@ BACKEND = Backend(
     granule=rounded(1),
     start_hint=start_hint,
     protection=Protection(is_protected, protect),
+    network_node=node,
+    watchers=watchers,
+    landing=Landing("rbd create and rename", make, publish, discard, images, grow),
+    linked=linked,
 )

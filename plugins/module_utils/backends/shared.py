@@ -11,7 +11,7 @@ import re
 import stat
 from typing import Any
 
-from ..backend import LIBVIRT, Refused
+from ..backend import LIBVIRT, OPERATIONS, Native, Refused
 from ..commands import Finished, run
 from ..errors import StepFailed, StorageError, bad_value
 from ..fields import At, Each, Group, same_devices, same_set
@@ -34,6 +34,21 @@ VENDOR = {"vendor": At("source/vendor/@name"), "product": At("source/product/@na
 DEVICES = Each("source/device", {"": At("@path", "path")}, same=same_devices)
 MOUNT_OPTIONS = Each("fs:mount_opts/fs:option", {"": At("@name")}, at_least=0)
 
+ONLY_RAW = Refused("its volumes are raw", "move it into a pool of files, with the other format (volume_migrate)")
+STANDS_ALONE = Refused("none of its volumes stands on another one", "nothing has to be done")
+
+# Volumes that are files of a host.
+FILE_OPERATIONS: dict[str, Any] = {
+    **dict.fromkeys(OPERATIONS, LIBVIRT),
+    "clone": Native("qemu-img convert, or a reflink"),
+    "upload": Native("a copy in process, or qemu-img convert"),
+    "download": Native("a copy in process, or qemu-img convert"),
+    "convert": Native("qemu-img convert"),
+    "snapshot": Native("qemu-img snapshot, an overlay or a reflink"),
+    "flatten": Native("qemu-img rebase and commit"),
+    "migrate": Native("qemu-img convert"),
+}
+
 # Volumes that an array or another machine gives out: libvirt lists them and no more.
 ON_THE_ARRAY = Refused("its volumes are LUNs of the array", "do it on the array, then refresh the pool")
 LUN_OPERATIONS = {
@@ -41,9 +56,14 @@ LUN_OPERATIONS = {
     "clone": ON_THE_ARRAY,
     "resize": ON_THE_ARRAY,
     "delete": ON_THE_ARRAY,
-    "upload": LIBVIRT,
-    "download": LIBVIRT,
+    "upload": Native("a copy in process, or qemu-img convert"),
+    "download": Native("a copy in process, or qemu-img convert"),
     "wipe": LIBVIRT,
+    "convert": ONLY_RAW,
+    "snapshot": ON_THE_ARRAY,
+    "flatten": STANDS_ALONE,
+    "migrate": Native("qemu-img convert"),
+    "info": LIBVIRT,
 }
 KEPT_BY_THE_ARRAY = Refused(
     "delete_data can't be carried out, its volumes are LUNs of the array",
@@ -104,6 +124,23 @@ def chap_hint(options: dict[str, Any]) -> str:
 def servers(default_port: int):
     """The addresses that must answer before a start: the pool's hosts at their own or the usual port."""
     return lambda options: [(host["name"], host.get("port", default_port)) for host in options.get("hosts", [])]
+
+
+def secret_value(thing: str, connection: Any, login: dict[str, Any]) -> bytes:
+    """The password of a pool's login, as libvirt keeps it."""
+    name = login.get("secret_usage") or login.get("secret_uuid")
+    for secret in connection.secrets():
+        if name in (secret.usageID(), secret.UUIDString()):
+            try:
+                return secret.value(0)
+            except Exception:  # libvirt keeps the value of a private secret to itself
+                break
+    raise StorageError(
+        thing=thing,
+        code="no_secret",
+        reason=f"it takes the value of secret {name!r}, which libvirt does not give",
+        way_out="make the secret without private, or do without what needs its value",
+    )
 
 
 def resize_by(connection: Any, volume: Any, *argv: str) -> None:

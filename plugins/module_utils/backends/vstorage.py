@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from ..backend import LIBVIRT, OPERATIONS, Backend
+from ..backend import Backend
 from ..fields import At
-from .shared import FILE_FORMATS, PERMISSIONS, SOURCE_NAME
+from .shared import FILE_FORMATS, FILE_OPERATIONS, PERMISSIONS, SOURCE_NAME
 
 BACKEND = Backend(
     type="vstorage",
@@ -17,7 +17,7 @@ BACKEND = Backend(
         "source_name": SOURCE_NAME,
         "permissions": PERMISSIONS,
     },
-    operations=dict.fromkeys(OPERATIONS, LIBVIRT),
+    operations=FILE_OPERATIONS,
     volume_formats=FILE_FORMATS,
     default_format="raw",
     build_choices=("if_blank", "never"),

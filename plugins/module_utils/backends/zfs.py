@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import LIBVIRT, OPERATIONS, Backend, Native, rounded
+from ..backend import LIBVIRT, OPERATIONS, Backend, Landing, Native, rounded
 from ..commands import run
 from ..connection import libvirt, number
 from ..errors import StorageError
-from .shared import DEVICES, PERMISSIONS, SOURCE_NAME, blank_devices, resize_by
+from .shared import DEVICES, ONLY_RAW, PERMISSIONS, SOURCE_NAME, STANDS_ALONE, blank_devices, resize_by, step_by
 
 NO_SUPPORT = 3  # VIR_ERR_NO_SUPPORT
 BLOCK = 16 * 1024  # the volblocksize that OpenZFS gives a zvol; a size is a multiple of it
@@ -152,6 +152,56 @@ def resize(connection: Any, volume: Any, capacity: int) -> None:
         resize_by(connection, volume, "zfs", "set", f"volsize={size}", name)
 
 
+# how data comes in
+
+
+def land(label: str, connection: Any, options: dict[str, Any], hidden: str, capacity: int) -> str:
+    size = -(-capacity // BLOCK) * BLOCK
+    name = f"{options['source_name']}/{hidden}"
+    step_by(label, "create", "zfs", "create", "-s", "-V", str(size), name)
+    return settled(name)
+
+
+def grow(label: str, connection: Any, options: dict[str, Any], hidden: str, capacity: int) -> None:
+    size = -(-capacity // BLOCK) * BLOCK
+    step_by(label, "resize", "zfs", "set", f"volsize={size}", f"{options['source_name']}/{hidden}")
+
+
+def settled(name: str) -> str:
+    """The device of a zvol, which udev makes."""
+    run("udevadm", "settle", f"--exit-if-exists={ZVOLS}{name}", "--timeout=30")
+    return ZVOLS + name
+
+
+def publish(label: str, connection: Any, options: dict[str, Any], hidden: str, name: str) -> None:
+    source = options["source_name"]
+    step_by(label, "publish", "zfs", "rename", f"{source}/{hidden}", f"{source}/{name}")
+    settled(f"{source}/{name}")
+
+
+def discard(label: str, connection: Any, options: dict[str, Any], hidden: str) -> None:
+    step_by(label, "discard", "zfs", "destroy", f"{options['source_name']}/{hidden}")
+
+
+def zvols(connection: Any, options: dict[str, Any]) -> list[str]:
+    """The zvols of the pool's own dataset."""
+    source = options["source_name"]
+    found = ask("list", "-H", "-d", "1", "-t", "volume", "-o", "name", source)
+    return [row[0].rpartition("/")[2] for row in found or []]
+
+
+def linked(label: str, connection: Any, options: dict[str, Any], source: str, hidden: str) -> str:
+    """A clone, and the snapshot of its origin that it stands on."""
+    pool = options["source_name"]
+    snapshot = f"{pool}/{source}@{hidden}"
+    step_by(label, "clone", "zfs", "snapshot", snapshot)
+    try:
+        step_by(label, "clone", "zfs", "clone", snapshot, f"{pool}/{hidden}")
+    finally:
+        run("zfs", "destroy", "-d", snapshot)  # deferred: it goes when its last clone goes
+    return settled(f"{pool}/{hidden}")
+
+
 BACKEND = Backend(
     type="zfs",
     fields={
@@ -163,7 +213,13 @@ BACKEND = Backend(
         **dict.fromkeys(OPERATIONS, LIBVIRT),
         "clone": Native("zfs clone"),
         "resize": Native("zfs set volsize", resize),
+        "upload": Native("a copy in process, or qemu-img convert"),
+        "download": Native("a copy in process, or qemu-img convert"),
         "wipe": Native("blkdiscard"),
+        "convert": ONLY_RAW,
+        "snapshot": Native("zfs snapshot"),
+        "flatten": STANDS_ALONE,
+        "migrate": Native("qemu-img convert"),
     },
     volume_formats=("raw",),
     build_choices=("never", "if_blank"),
@@ -177,6 +233,8 @@ BACKEND = Backend(
     preflight=preflight,
     option_error=option_error,
     granule=rounded(BLOCK),
+    landing=Landing("zfs create and rename", land, publish, discard, zvols, grow),
+    linked=linked,
     constants={"target/path": "/dev/zvol"},  # libvirt makes it /dev/zvol/NAME, whatever stands there
     # storagepool.rng has one device for zfs where the driver builds a zpool of any number.
     schema_agrees=lambda options: len(options.get("devices", [])) < 2,

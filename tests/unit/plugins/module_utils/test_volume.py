@@ -233,7 +233,7 @@ def test_from_every_state_to_every_other():
         ({"capacity": "1MiB", "allocation": "2MiB"}, "must not exceed capacity"),
         ({"capacity": "1MiB", "allocation": 0, "preallocation": "off"}, "twice"),
         ({"format": "raw", "preallocation": "metadata"}, "for qcow2"),
-        ({"format": "raw", "backing": {"volume": "b"}}, "qcow2 or qed"),
+        ({"format": "raw", "backing": {"volume": "b"}}, "is qcow2"),
         ({"backing": {"volume": "b"}, "preallocation": "full"}, "exclude each other"),
         ({"format": "raw", "compat": "1.1"}, "for qcow2"),
         ({"format": "raw", "cluster_size": "64KiB"}, "for qcow2"),

@@ -1,0 +1,258 @@
+# Copyright: (c) 2026, kvm.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Data on its way into a volume: under a hidden name until it is whole, or marked where it can't be hidden.
+
+What a killed run leaves is known by its name, which begins with the collection's and holds this host, or by the mark
+in its first bytes. It is removed or done again by the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from . import files, nodes, qemu_img, volume
+from .errors import StorageError
+from .nodes import Node
+
+BLKZEROOUT, BLKGETSIZE64 = 0x127F, 0x80081272  # linux/fs.h
+HEAD = 1 << 20  # bytes that are written last where data can't be hidden
+MARK = b"kvm.storage: this disk is not whole yet; the run that writes it was not finished\n"
+
+
+# under a hidden name
+
+
+@contextlib.contextmanager
+def landing(target: volume.Volume, capacity: int, form: str = "raw") -> Iterator[Node]:
+    """The node of a new volume while it is hidden; it becomes the volume when the block ends well, else nothing stays.
+
+    For a pool of files it is an empty file, to be filled by whoever has it (qemu_img.convert with create, or a copy);
+    for others a device or image of the capacity that is there already. target.shared_source, a name in its pool,
+    is not looked at here.
+    """
+    if target.directory():
+        with files.hidden(target.directory()) as temporary:
+            yield nodes.file_node(temporary, form)
+            files.flushed(temporary)
+            target.give_name(temporary)
+            files.flushed(target.directory())
+        return
+    with hidden(target) as name:
+        path = make_hidden(target, name, capacity)
+        with hidden_node(target, path) as node:
+            yield node
+        publish(target, name)
+
+
+@contextlib.contextmanager
+def hidden(target: volume.Volume) -> Iterator[str]:
+    """A hidden name in a pool whose volumes are no files; what has it afterwards is removed."""
+    way, options = landing_of(target), target.pool_options()
+    own = hidden_name(target)
+    begins = f"{files.LEFTOVER.lstrip('.')}{files.this_host()}-"
+    for name in way.leftovers(target.connection, options):
+        if name.startswith(begins) and not name.startswith(f"{begins}{os.getpid()}-"):
+            way.discard(target.label, target.connection, options, name)
+    try:
+        yield own
+    except BaseException:
+        if own in way.leftovers(target.connection, options):
+            way.discard(target.label, target.connection, options, own)
+        raise
+
+
+def hidden_name(target: volume.Volume) -> str:
+    """One that tells the host and the run, in letters that every backend takes."""
+    return f"{files.LEFTOVER.lstrip('.')}{files.this_host()}-{os.getpid()}-{abs(hash(target.volume_name)) % 10**8}"
+
+
+def landing_of(target: volume.Volume) -> Any:
+    """The backend's way; a pool whose volumes can't be made under another name first has none."""
+    if target.backend.landing is None:
+        raise StorageError(
+            thing=target.label,
+            code="unsupported",
+            reason=f"a {target.backend.type} pool makes no volume that data could come into under a hidden name",
+            way_out="write into a volume that is there (volume_upload with replace: true)",
+        )
+    return target.backend.landing
+
+
+def make_hidden(target: volume.Volume, name: str, capacity: int) -> str:
+    """A volume of the capacity under a hidden name, in the thin pool where one is wanted."""
+    options = target.pool_options()
+    if target.want["thin_pool"] is not None and target.backend.unlisted is not None:
+        return target.backend.unlisted.create(target.label, options, name, target.want["thin_pool"], capacity).path
+    return landing_of(target).make(target.label, target.connection, options, name, capacity)
+
+
+def grow_hidden(target: volume.Volume, name: str, capacity: int) -> None:
+    """Give a hidden clone more room than its source has."""
+    landing_of(target).grow(target.label, target.connection, target.pool_options(), name, capacity)
+
+
+def grow_file(target: volume.Volume, path: str, form: str, capacity: int) -> None:
+    """Give a hidden file the capacity of the volume that it will be."""
+    if form == "raw":
+        os.truncate(path, capacity)
+        return
+    qemu_img.resize(target.label, nodes.file_node(path, form), capacity)
+
+
+def publish(target: volume.Volume, name: str) -> None:
+    """Give a hidden volume its name."""
+    landing_of(target).publish(target.label, target.connection, target.pool_options(), name, target.volume_name)
+    target.connection.unseen(target.pool_name)
+    target.before["exists"] = True
+
+
+@contextlib.contextmanager
+def hidden_node(target: volume.Volume, path: str) -> Iterator[Node]:
+    if path.startswith("/"):
+        yield device(path)
+        return
+    way = target.backend.network_node
+    if way is None:
+        raise AssertionError(f"{target.label}: no way to {path}")
+    with way(target.label, target.connection, target.pool_options(), path) as node:
+        yield node
+
+
+def device(path: str) -> Node:
+    """A block device of this host, to be written."""
+    return nodes.file_node(path, "raw", "host_device", size=size_of(path))
+
+
+def size_of(path: str) -> int:
+    """The bytes of a block device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return struct.unpack("Q", fcntl.ioctl(descriptor, BLKGETSIZE64, b"\0" * 8))[0]
+    finally:
+        os.close(descriptor)
+
+
+def zero_from(path: str, start: int) -> None:
+    """The rest of a device reads as zeroes, by the kernel's own way (BLKZEROOUT, see blkdiscard(8))."""
+    start, size = -(-start // 512) * 512, size_of(path)
+    if start >= size:
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_EXCL)
+    try:
+        fcntl.ioctl(descriptor, BLKZEROOUT, struct.pack("QQ", start, size - start))
+    finally:
+        os.close(descriptor)
+
+
+# whole copies
+
+
+def copy(target: volume.Volume, source: Node, node: Node, form: str, capacity: int, *, rate: int | None = None) -> None:
+    """All that a guest sees of the source, into a landing of the format; zeroes from there to the capacity."""
+    label = target.label
+    if target.directory():
+        options = target.image_options(form)
+        if target.want["preallocation"] not in (None, "off"):
+            options["preallocation"] = target.want["preallocation"]
+        qemu_img.convert(label, source, node, create=True, options=options, rate=rate)
+        if capacity != source.size:
+            grow_file(target, node.path, form, capacity)
+        return
+    zeroed = target.backend.landing is not None and target.backend.landing.zeroed
+    qemu_img.convert(label, source, node, create=False, zeroed=zeroed, rate=rate)
+    if not zeroed and node.path.startswith("/") and source.size is not None:
+        zero_from(node.path, source.size)
+
+
+def verify(target: volume.Volume, source: Node, node: Node) -> None:
+    """A guest would see the same in both."""
+    if not qemu_img.compare(target.label, source, node):
+        raise StorageError(
+            thing=target.label,
+            code="not_equal",
+            reason="what was written reads back as something else than its source",
+            way_out="look at the storage below (dmesg, smartctl), then run this again",
+        )
+
+
+# into a volume that is there and can't be hidden
+
+
+def unfinished(node: Node, label: str) -> bool:
+    """Whether a run was killed while it wrote a volume in place."""
+    return head_of(node, label).startswith(MARK)
+
+
+def head_of(node: Node, label: str) -> bytes:
+    """The first bytes of a raw volume."""
+    if node.path.startswith("/"):
+        with open(node.path, "rb") as file:
+            return file.read(len(MARK))
+    with memory() as descriptor:
+        answer = nodes.file_node(f"/dev/fd/{descriptor}", "raw", held=(descriptor,))
+        qemu_img.convert(label, node.part(0, 4096), answer, create=True, step="read")
+        return os.pread(descriptor, len(MARK), 0)
+
+
+@contextlib.contextmanager
+def memory() -> Iterator[int]:
+    """A file without a name, in memory."""
+    descriptor = os.memfd_create("kvm.storage")
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def overwrite(label: str, source: Node, node: Node, size: int, room: int, rate: int | None = None) -> None:
+    """Write a volume of so much room in place: a mark first, then all but the first MiB, the first MiB last.
+
+    size is what a guest sees of the source; what is behind it reads as zeroes.
+    """
+    first = min(HEAD, size)
+    mark(label, node, min(HEAD, room))
+    if size > first:
+        place(label, source.part(first, size - first), node, first, rate)
+    if room > size:
+        nothing = {"driver": "null-co", "size": room - size, "read-zeroes": True}
+        place(label, Node(nothing, size=room - size), node, size)
+    place(label, source.part(0, first), node, 0)
+
+
+def place(label: str, data: Node, node: Node, offset: int, rate: int | None = None) -> None:
+    """Write data at an offset of a raw volume."""
+    qemu_img.convert(label, data, node.part(offset, data.size), create=False, rate=rate)
+
+
+def mark(label: str, node: Node, size: int) -> None:
+    """From now on the volume passes for nothing."""
+    with memory() as descriptor:
+        os.truncate(descriptor, size)
+        os.pwrite(descriptor, MARK, 0)
+        protocol = {"driver": "file", "filename": f"/dev/fd/{descriptor}"}
+        place(label, Node(protocol, held=(descriptor,), size=size), node, 0)
+
+
+# a copy by the file system
+
+
+FICLONE = 0x40049409  # linux/fs.h
+
+
+def reflink_of(descriptor: int, path: str) -> bool:
+    """Let a file share all blocks of another one; False where the file system can't (ioctl_ficlone(2))."""
+    other = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.ioctl(other, FICLONE, descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(other)
+    return True
