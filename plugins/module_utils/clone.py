@@ -61,6 +61,7 @@ def declared_format(target: volume.Volume, source: Source) -> str:
 
 def check(target: volume.Volume) -> None:
     """What stands against the clone, before anything changes."""
+    volume.refuse_operation(target.label, target.backend, "clone")
     planned = target.planned_source
     if planned is not None and not planned.before.get("exists"):
         return  # decided anew when it has been made
@@ -191,12 +192,34 @@ def copy(target: volume.Volume, source: Source, form: str) -> None:
     """Every byte that a guest would see, in the format of the clone."""
     with contextlib.ExitStack() as opened:
         node = nodes.sized(target.label, opened.enter_context(nodes.readable(source, form)))
+        if not target.directory() and target.backend.landing is None:
+            in_place(target, node)
+            return
         made = volume.format_of(target.want, target.backend, form) or "raw"
         capacity = max(target.want["options"].get("capacity", 0), node.size or 0)
         landed = opened.enter_context(transfer.landing(target, capacity, made))
         transfer.copy(target, node, landed, made, capacity)
         if target.want["source"]["verify"]:
             transfer.verify(target, node, landed)
+
+
+def in_place(target: volume.Volume, source: nodes.Node) -> None:
+    """Into a volume that can't be hidden, such as a partition: marked as unfinished until all of it is there."""
+    if not target.before["exists"]:
+        target.want["options"].setdefault("capacity", source.size)
+        target.create_by_libvirt()
+    node = transfer.device(target.before["path"])
+    size, room = source.size or 0, node.size or 0
+    if room < size:
+        raise StorageError(
+            thing=target.label,
+            code="would_shrink",
+            reason=f"it has {sizes.readable(room)}, and its source {sizes.readable(size)}",
+            way_out="remove it, then run this again with a larger capacity",
+        )
+    transfer.overwrite(target.label, source, node, size, room)
+    if target.want["source"]["verify"]:
+        transfer.verify(target, source, node)
 
 
 # the module

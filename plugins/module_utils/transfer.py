@@ -22,6 +22,7 @@ from .errors import StorageError
 from .nodes import Node
 
 BLKZEROOUT, BLKGETSIZE64 = 0x127F, 0x80081272  # linux/fs.h
+SECTOR = 512
 HEAD = 1 << 20  # bytes that are written last where data can't be hidden
 MARK = b"kvm.storage: this disk is not whole yet; the run that writes it was not finished\n"
 
@@ -190,14 +191,20 @@ def unfinished(node: Node, label: str) -> bool:
     return head_of(node, label).startswith(MARK)
 
 
+def is_marked(path: str) -> bool:
+    """The same of a block device of this host."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MARK)) == MARK
+    except OSError:
+        return False
+
+
 def head_of(node: Node, label: str) -> bytes:
     """The first bytes of a raw volume."""
-    if node.path.startswith("/"):
-        with open(node.path, "rb") as file:
-            return file.read(len(MARK))
     with memory() as descriptor:
         answer = nodes.file_node(f"/dev/fd/{descriptor}", "raw", held=(descriptor,))
-        qemu_img.convert(label, node.part(0, 4096), answer, create=True, step="read")
+        qemu_img.convert(label, node.part(0, SECTOR), answer, create=True, step="read")
         return os.pread(descriptor, len(MARK), 0)
 
 

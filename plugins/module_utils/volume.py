@@ -262,8 +262,8 @@ def plan(before: dict[str, Any], want: dict[str, Any], backend: Backend | None) 
     """The steps from what was read to what is wanted; pure.
 
     before has exists, listed (by libvirt, or by the backend what libvirt never lists), leftover (an empty file under
-    its name), options, header (the format that the file itself tells, None where it can't be read), backing,
-    thin_pool, protected and in_use.
+    its name), unfinished (written in place by a run that was killed), options, header (the format that the file itself
+    tells, None where it can't be read), backing, thin_pool, protected and in_use.
     """
     if want["state"] == "absent":
         steps = ["release"] if before["protected"] and want["immutable"] is False else []
@@ -275,7 +275,7 @@ def plan(before: dict[str, Any], want: dict[str, Any], backend: Backend | None) 
         steps = (["remove_leftover"] if before["leftover"] else []) + (["refresh"] if before["listed"] else [])
         steps += ["clone" if want["source"] else "create"] + (["protect"] if want["immutable"] else [])
         return Plan(steps, None, wanted_state(want, backend))
-    steps = unseen(before)
+    steps = [*unseen(before), *(["clone"] if before["unfinished"] else [])]
     if before["protected"] and want["immutable"] is False:
         steps.append("release")
     if grows(before, want):
@@ -442,6 +442,7 @@ class Volume(Thing):
             "foreign": "",
             "protected": False,
             "in_use": False,
+            "unfinished": False,
             "encrypted": False,
             "secret_known": False,
             "path": "",
@@ -597,6 +598,10 @@ class Volume(Thing):
         before["foreign"] = images.foreign(path) if self.backend.makes_directory else ""
         if before["foreign"]:
             return
+        if self.want["source"] and path.startswith("/dev/"):
+            from . import transfer
+
+            before["unfinished"] = transfer.is_marked(path)
         image = images.probe(path)
         before["header"] = image.format if image else None
         if not self.is_file(path):
@@ -642,6 +647,8 @@ class Volume(Thing):
                 self.warn_of_overcommit(before, plan)
             return
         self.check_same(before)
+        if before["unfinished"]:
+            self.check_clone()
         if "resize" in plan.steps:
             self.check_resize(before, released="release" in plan.steps)
             self.warn_of_overcommit(before, plan)
@@ -686,9 +693,7 @@ class Volume(Thing):
         if self.want["backing"]:
             self.check_backing()
         if self.want["source"]:
-            from . import clone  # of no use to other volumes
-
-            clone.check(self)
+            self.check_clone()
         elif backend.sparse is not None and self.want["thin_pool"] is None:
             self.check_whole(backend.sparse)
         if self.want["preallocation"] == "full" and not self.directory():
@@ -702,6 +707,11 @@ class Volume(Thing):
         guards.require_secret(self.label, self.connection, options.get("encryption"), planned)
         if self.want["immutable"]:
             self.check_protect(before)
+
+    def check_clone(self) -> None:
+        from . import clone  # of no use to other volumes
+
+        clone.check(self)
 
     def check_whole(self, sparse: Refused) -> None:
         """All of a volume is reserved where less would be a danger to it."""
@@ -937,7 +947,7 @@ class Volume(Thing):
     def check_resize(self, before: dict[str, Any], released: bool) -> None:
         refuse_operation(self.label, self.backend, "resize")
         method = self.backend.operations["resize"]
-        if isinstance(method, Native) and not self.connection.local:
+        if isinstance(method, Native) and method.call is not None and not self.connection.local:
             raise StorageError(
                 thing=self.label,
                 code="remote_connection",
@@ -1118,14 +1128,17 @@ class Volume(Thing):
         if self.makes_file():
             self.make_file()
             return
-        tree, flags = self.new_tree()
-        pool = self.connection.pool(self.pool_name)
-        made = pool.createXML(xmltree.text(tree), flags)
-        self.connection.add(self.pool_name, self.volume_name, made)
-        path = self.before["path"] = made.path()
+        self.create_by_libvirt()
+        path = self.before["path"]
         label = self.want["options"].get("permissions", {}).get("label")
         if label is not None and self.is_file(path):
             permissions.apply(path, {"label": label})  # which libvirt takes and does not set
+
+    def create_by_libvirt(self) -> None:
+        tree, flags = self.new_tree()
+        made = self.connection.pool(self.pool_name).createXML(xmltree.text(tree), flags)
+        self.connection.add(self.pool_name, self.volume_name, made)
+        self.before["path"] = made.path()
 
     @property
     def unlisted(self) -> Unlisted:

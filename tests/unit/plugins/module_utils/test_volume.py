@@ -30,12 +30,16 @@ def want(**options):
     return volumes.wanted({**spec, "pool": "p", "name": "v", **options})
 
 
-def state(exists=True, *, listed=True, leftover=False, protected=False, in_use=False, **options):
+CLONE = {"volume": "base", "format": "qcow2", "mode": "full"}
+
+
+def state(exists=True, *, listed=True, leftover=False, unfinished=False, protected=False, in_use=False, **options):
     options = {"capacity": GIB, "format": "qcow2", "permissions": {"mode": "0600", "owner": "0"}, **options}
     return {
         "exists": exists,
         "listed": listed,
         "leftover": leftover,
+        "unfinished": unfinished,
         "options": options if exists else {},
         "header": "qcow2" if exists else None,
         "backing": None,
@@ -56,6 +60,11 @@ NOTHING = state(False, listed=False)
     ("before", "wanted", "steps"),
     [
         (NOTHING, want(capacity="1GiB"), ["create"]),
+        (NOTHING, want(source=CLONE), ["clone"]),
+        (state(), want(source=CLONE), []),
+        (state(), want(source=CLONE, capacity="2GiB"), ["resize"]),
+        (state(unfinished=True), want(source=CLONE), ["clone"]),
+        (state(listed=False, unfinished=True), want(source=CLONE), ["refresh", "clone"]),
         (NOTHING, want(capacity="1GiB", immutable=True), ["create", "protect"]),
         (NOTHING, want(capacity="1GiB", immutable=False), ["create"]),
         (state(False), want(capacity="1GiB"), ["refresh", "create"]),  # listed, but gone
