@@ -66,6 +66,15 @@ def times_the_cost(what: str, ours: list[float], theirs: list[float], required: 
     return compared(what, ours, theirs, [a / b for a, b in zip(ours, theirs)], required)
 
 
+def more_than(what: str, ours: list[float], theirs: list[float], required: str = "") -> Row:
+    """How many seconds more ours takes, pair by pair."""
+    more = [a - b for a, b in zip(ours, theirs)]
+    ok = bounded(statistics.median(more), required)
+    return Row(
+        what, seconds(ours), seconds(theirs), f"{spread(more, '+.3f')} s", f"{required} s" if required else "", ok
+    )
+
+
 def compared(what: str, ours: list[float], theirs: list[float], ratios: list[float], required: str) -> Row:
     form = ".0f" if statistics.median(ratios) >= 20 else ".2f"
     ok = bounded(statistics.median(ratios), required)
