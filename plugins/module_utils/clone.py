@@ -38,6 +38,7 @@ class Source(Operation):
             )
         if not self.is_file(path):
             self.require_no_watchers()
+            self.check_device_closed(path)
 
 
 def source_of(target: volume.Volume) -> Source:

@@ -50,7 +50,7 @@ def remove(host: Host, pool: str, *names: str) -> None:
 
 def random_file(path: Path, size: int) -> None:
     with open(path, "wb") as file:
-        for dummy in range(size // (16 * MIB)):
+        for _block in range(size // (16 * MIB)):
             file.write(os.urandom(16 * MIB))
     os.chmod(path, 0o600)
     subprocess.run(["sync", "-f", path], check=True)

@@ -83,6 +83,7 @@ SCENARIOS = {
         Scenario("thin"),
         Scenario("zfs"),
         Scenario("mpath"),
+        Scenario("clones"),
         Scenario("disk"),
         Scenario("dir_fs"),
         Scenario("scsi"),
