@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
     from .contents import Unlisted
+    from .snapshots import Snapshots
 
 OPERATIONS = (
     *("create", "clone", "resize", "upload", "download", "wipe"),
@@ -127,12 +128,24 @@ class Backend:
     way_out        (the words of a step that failed, options) -> what to do about it, or "".
     network_node   (thing, connection, pool options, the volume's path) -> a context of the Node by which QEMU's tools
                    reach a volume that has no path on this host, or None.
+    network_source (pool options, the volume's path) -> how the disk of a domain names such a volume (see Place in
+                   domains.py), or None.
     watchers       (connection, pool options, volume name) -> [address] of the clients of any host that have it open,
                    or None where the backend can't tell.
+    shrink         how its volumes get smaller where that is none of the engine's own: a Native with call(thing,
+                   connection, pool options, volume name, capacity), a Refused, or None for files of this host.
+    thick          (pool options, volume name) -> whether what a volume grows by is taken from the pool at once.
+    space          (pool options) -> (capacity, available) as the backend's own command shows them, or None.
+    wiped_by       the algorithms by which libvirt wipes its volumes where no path leads to them, or None.
+    wipes          (thing, connection, pool options, volume name): raises the StorageError of what would keep the data
+                   of a wiped volume, or be destroyed with it.
     landing        how data comes in under a hidden name, for volumes that are no files; None where that can't be.
     linked         (label, connection, pool options, source's name, hidden name) -> the path of a clone that stands on
                    its source, by the backend's own command, or None.
     shared         the same of a clone that shares the blocks of its source and stands by itself, or None.
+    parents        (connection, pool options, volume name) -> what a volume stands on, nearest first, in the backend's
+                   own names; or None where its volumes are files, whose headers tell.
+    snapshots      the backend's own snapshots of volumes, or None.
     numbered       whether new volumes get the next number, so that they are made one after the other.
     protection     the backend's own way to keep a volume from being removed, or None.
     constants      what a new pool has in places that libvirt's schema asks for and a user need not know.
@@ -171,10 +184,18 @@ class Backend:
     capacity_optional: bool = False
     protection: Protection | None = None
     network_node: Callable[..., Any] | None = None
+    network_source: Callable[[dict[str, Any], str], dict[str, Any]] | None = None
     watchers: Callable[[Any, dict[str, Any], str], list[str]] | None = None
+    shrink: Any = None
+    thick: Callable[[dict[str, Any], str], bool] = lambda options, name: False
+    space: Callable[[dict[str, Any]], tuple[int, int] | None] = lambda options: None
+    wiped_by: tuple[str, ...] | None = None
+    wipes: Callable[[str, Any, dict[str, Any], str], None] = lambda thing, connection, options, name: None
     landing: Landing | None = None
     linked: Callable[[str, Any, dict[str, Any], str, str], str] | None = None
     shared: Callable[[str, Any, dict[str, Any], str, str], str] | None = None
+    parents: Callable[[Any, dict[str, Any], str], list[str]] | None = None
+    snapshots: Snapshots | None = None
     numbered: bool = False
     constants: dict[str, str] = field(default_factory=dict)
     only_one: bool = False

@@ -9,11 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from . import images, xmltree
-from .connection import libvirt, number, words
+from .connection import libvirt, number, volume_xml, words
 from .errors import StorageError
 from .guards import DEEPEST_CHAIN, require_server, resolved, silent_shares
 
@@ -55,11 +56,14 @@ def find_uses(connection: Any, running_only: bool) -> list[Use]:
             texts.append(domain.XMLDesc(INACTIVE_XML))
         for text in texts:
             silent = silent_shares(connection) if connection.local else ()
-            found += uses_in(xmltree.parse(text), domain.name(), running, connection.local, silent)
+            folders = connection.once("directories", lambda: directories(connection)) if connection.local else ()
+            found += uses_in(xmltree.parse(text), domain.name(), running, connection.local, silent, folders)
     return found
 
 
-def uses_in(tree: Any, domain: str, running: bool, local: bool, silent: tuple[str, ...] = ()) -> list[Use]:
+def uses_in(
+    tree: Any, domain: str, running: bool, local: bool, silent: tuple[str, ...] = (), folders: Collection[str] = ()
+) -> list[Use]:
     """The storage that one domain's XML names; what lies on a silent share is not looked at."""
     found = []
     for source in tree.iter("source", "loader", "nvram", "kernel", "initrd"):
@@ -71,7 +75,7 @@ def uses_in(tree: Any, domain: str, running: bool, local: bool, silent: tuple[st
             seen = local and not path.startswith(silent)
             real = os.path.realpath(path) if seen else path
             found.append(Use(domain, running, path=real, format=form, target=target, level=level))
-            found += [Use(domain, running, path=base) for base in below(path, silent)] if seen else []
+            found += [Use(domain, running, path=base) for base in below(path, silent, folders)] if seen else []
         if source.get("pool") and source.get("volume"):
             named = {"pool": source.get("pool"), "volume": source.get("volume")}
             found.append(Use(domain, running, **named, format=form, target=target, level=level))
@@ -92,15 +96,17 @@ def place_of(source: Any) -> tuple[str, int]:
     return (target.get("dev") or "") if target is not None else "", level
 
 
-def below(path: str, silent: tuple[str, ...] = ()) -> list[str]:
+def below(path: str, silent: tuple[str, ...] = (), folders: Collection[str] = ()) -> list[str]:
     """The files that a file stands on by its own header: libvirt tells them of running domains only.
 
-    A header may lie. Here that makes a guard refuse too much, never too little.
+    A header may lie. Here that makes a guard refuse too much, never too little. What it names is opened only where it
+    lies in one of the folders, those of pools, or beside the file itself; any other file is named and left alone.
     """
     found: list[str] = []
+    near = tuple(f"{folder.rstrip('/')}/" for folder in (os.path.dirname(os.path.realpath(path)), *folders))
     while len(found) < DEEPEST_CHAIN:
         real = os.path.realpath(path)
-        image = images.probe(real)
+        image = images.probe(real) if real.startswith(near) else None
         if image is None or not image.backing or "\0" in image.backing:
             break
         path = os.path.join(os.path.dirname(real), image.backing.removeprefix("file:"))
@@ -242,7 +248,7 @@ def require_sight(connection: Any, pool: str) -> None:
 def backing_of(connection: Any, name: str, volume: Any) -> str | None:
     """The path of a volume's backing store; what can't be read may stand on anything."""
     try:
-        return xmltree.get(xmltree.parse(volume.XMLDesc(0)), "backingStore/path")
+        return xmltree.get(xmltree.parse(volume_xml(volume)), "backingStore/path")
     except libvirt.libvirtError as error:
         if number(error) == libvirt.VIR_ERR_NO_STORAGE_VOL:  # still listed, but gone
             return None

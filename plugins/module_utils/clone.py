@@ -77,6 +77,16 @@ def check(target: volume.Volume) -> None:
         target.check_chain(source.before["path"], form)
 
 
+def takes(target: volume.Volume) -> tuple[int, int]:
+    """The bytes that a clone may come to take of its pool, and those that it takes at once."""
+    source = source_of(target)
+    options = source.before["options"]
+    capacity = max(target.want["options"].get("capacity", 0), options.get("capacity", 0))
+    if not target.directory() or way_of(target, source, declared_format(target, source)) != "copy":
+        return capacity, 0
+    return capacity, min(options.get("allocation", 0), capacity)
+
+
 def check_capacity(target: volume.Volume, source: Source) -> None:
     have, want = source.before["options"].get("capacity"), target.want["options"].get("capacity")
     if want is not None and have is not None and want < have:
@@ -191,9 +201,14 @@ def reflink(target: volume.Volume, source: Source, form: str, must: bool) -> boo
 
 def copy(target: volume.Volume, source: Source, form: str) -> None:
     """Every byte that a guest would see, in the format of the clone."""
+    hides = target.directory() or target.backend.landing is not None
+    if not hides and not target.before["exists"]:
+        # before the source is opened: parted tells the kernel of no new partition beside one that is open
+        target.want["options"].setdefault("capacity", source.before["options"]["capacity"])
+        transfer.make_in_place(target)
     with contextlib.ExitStack() as opened:
         node = nodes.sized(target.label, opened.enter_context(nodes.readable(source, form)))
-        if not target.directory() and target.backend.landing is None:
+        if not hides:
             in_place(target, node)
             return
         made = volume.format_of(target.want, target.backend, form) or "raw"
@@ -206,9 +221,6 @@ def copy(target: volume.Volume, source: Source, form: str) -> None:
 
 def in_place(target: volume.Volume, source: nodes.Node) -> None:
     """Into a volume that can't be hidden, such as a partition: marked as unfinished until all of it is there."""
-    if not target.before["exists"]:
-        target.want["options"].setdefault("capacity", source.size)
-        target.create_by_libvirt()
     node = transfer.device(target.before["path"])
     size, room = source.size or 0, node.size or 0
     if room < size:
@@ -219,6 +231,7 @@ def in_place(target: volume.Volume, source: nodes.Node) -> None:
             way_out="remove it, then run this again with a larger capacity",
         )
     transfer.overwrite(target.label, source, node, size, room)
+    transfer.forget_note(target)
     if target.want["source"]["verify"]:
         transfer.verify(target, source, node)
 

@@ -97,12 +97,20 @@ def answers(host: str, port: int, seconds: float) -> bool:
         return False
 
 
+def volume_xml(handle: Any) -> str:
+    """The XML of a volume. What its header names need not be text, and a guest may have written it."""
+    try:
+        return handle.XMLDesc(0)
+    except UnicodeDecodeError as error:
+        return error.object.decode("utf-8", "backslashreplace")
+
+
 def described(handles: dict[str, Any]) -> dict[str, str]:
     """The XML of volumes by name, without those whose error is for who asks next to meet."""
     found = {}
     for name, handle in handles.items():
         with contextlib.suppress(libvirt.libvirtError):
-            found[name] = handle.XMLDesc(0)
+            found[name] = volume_xml(handle)
     return found
 
 
@@ -220,7 +228,7 @@ class Connection:
             self._ahead[pool] = self.fetch(pool, self._expected.pop(pool))
         fetched = self._ahead.get(pool, {}).pop(name, None)
         found = fetched.result().get(name) if fetched is not None else None
-        return self.volumes(pool)[name].XMLDesc(0) if found is None else found
+        return volume_xml(self.volumes(pool)[name]) if found is None else found
 
     def fetch(self, pool: str, names: list[str]) -> dict[str, Any]:
         """The future that will hold the XML of each listed volume, some at a time."""

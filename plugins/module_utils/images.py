@@ -132,7 +132,7 @@ def qed_of(head: bytes) -> Image:
 def name_at(head: bytes, offset: int, length: int) -> str:
     """The name of a backing file; one that lies outside the first bytes is still reported, as a question mark."""
     name = head[offset : offset + length] if length <= LONGEST_BACKING_NAME else b""
-    return name.decode("utf-8", "replace") if len(name) == length else "?"
+    return name.decode("utf-8", "replace").replace("\0", "\\0") if len(name) == length else "?"
 
 
 def qcow_of(head: bytes) -> Image:

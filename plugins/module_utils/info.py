@@ -15,7 +15,7 @@ from . import secret as secrets
 from . import volume as volumes
 from .backend import Backend
 from .backends import registry
-from .connection import libvirt, retrying, words
+from .connection import libvirt, retrying, volume_xml, words
 from .contents import Contents, Entry
 from .errors import StorageError
 from .pool import read_pool, xml_layer
@@ -155,7 +155,7 @@ def volume_facts(
     if is_file and images.foreign(path):
         return None
     try:
-        tree = xmltree.parse(handle.XMLDesc(0))
+        tree = xmltree.parse(volume_xml(handle))
         kind, capacity, allocation = handle.info()
     except libvirt.libvirtError as error:
         return {"pool": pool, "name": name, "path": path, "unreadable": words(error)}
@@ -192,6 +192,16 @@ def tell_users(found: dict[str, Any], uses: list[chain.Use]) -> None:
     declare_format(found, uses)
     users = sorted({(use.domain, use.running) for use in uses})
     found["users"] = [{"domain": domain, "running": running} for domain, running in users]
+
+
+def chain_facts(connection: Any, backend: Backend | None, facts: dict[str, Any], max_depth: int) -> dict[str, Any]:
+    """The whole chain of a volume, and what is wrong with it."""
+    from . import chainwork  # of no use to who does not ask
+
+    found = chainwork.described(connection, facts, backend, max_depth)
+    for member in found["chain"]:
+        sized(member, ("capacity", "allocation"))
+    return found
 
 
 def entry_facts(connection: Any, pool: str, entry: Entry, uses: list[chain.Use] | None) -> dict[str, Any]:
@@ -266,6 +276,8 @@ def volume_info(connection: Any, params: dict[str, Any]) -> dict[str, Any]:
                 found.append(entry_facts(connection, pool, unlisted[name], uses))
                 continue
             facts = volume_facts(connection, backend, pool, name, there[name], uses, directories)
+            if params.get("chain_info") and facts is not None and "unreadable" not in facts:
+                facts.update(chain_facts(connection, backend, facts, params["max_depth"]))
             (others if facts is None else found).append(facts or {"pool": pool, "name": name})
     overlays: dict[str, list[str]] = {}
     for one in found:
@@ -286,6 +298,8 @@ def volume_info_spec() -> dict[str, Any]:
         "names": {"type": "list", "elements": "str"},
         "users": {"type": "bool", "default": True},
         "refresh": {"type": "bool", "default": False},
+        "chain_info": {"type": "bool", "default": False},
+        "max_depth": {"type": "int", "default": 16},
     }
 
 

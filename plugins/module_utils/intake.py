@@ -20,6 +20,7 @@ from .headers import COMPRESSED, CONTENTS, SECTOR, Inspected, inspect
 from .images import open_image
 
 IMPORTED = ("raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx")
+FOLLOWED = ("qcow2", "qcow", "qed")  # formats whose backing stores are named by images.probe(), too
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,10 @@ def of_member(path: str, form: str) -> list[Refusal]:
         found = inspect(descriptor, form)
     finally:
         os.close(descriptor)
-    limits = replace(LIMITS, backing=True)
-    return [one for one in other_files(found, limits) if one.code != "backing_file"] + features(found)
+    named = replace(LIMITS, backing=True)
+    if found.format in FOLLOWED:
+        found.backing = None  # its name is followed by whoever asks
+    return other_files(found, named) + features(found)
 
 
 def features(found: Inspected) -> list[Refusal]:

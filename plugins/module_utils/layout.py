@@ -16,6 +16,7 @@ from . import reconcile, xmltree
 from . import secret as secrets
 from . import volume as volumes
 from .backends import registry
+from .connection import volume_xml
 from .errors import StorageError
 from .guards import same_storage
 from .names import own_uuid
@@ -399,7 +400,7 @@ class Layout:
         """The leaving volume that is the backing store of another."""
         if one.handle is None or len(by_path) < 2:
             return None
-        below = by_path.get(xmltree.get(xmltree.parse(one.handle.XMLDesc(0)), "backingStore/path") or "")
+        below = by_path.get(xmltree.get(xmltree.parse(volume_xml(one.handle)), "backingStore/path") or "")
         return below if below is not one else None
 
     def pruned(self) -> tuple[list[pools.Pool], list[secrets.Secret]]:

@@ -59,6 +59,8 @@ class Node:
         found: dict[str, Any] = {"driver": self.format, "file": self.protocol}
         if self.format in ("qcow2", "qcow", "qed"):
             found["backing"] = self.backing.options() if self.backing is not None else None
+        if self.format == "vpc":
+            found["force_size_calc"] = "current_size"  # the footer's size: the geometry's may be less
         return found
 
     @property
@@ -88,6 +90,17 @@ class Node:
     def depth(self) -> int:
         """How many nodes it stands on."""
         return 0 if self.backing is None else 1 + self.backing.depth
+
+
+@dataclass(frozen=True)
+class Encrypted(Node):
+    """A disk with LUKS, raw or qcow2, opened by the one password that it is given."""
+
+    def options(self) -> dict[str, Any]:
+        secret = self.logins[0].name
+        if self.format == "raw":
+            return {"driver": "luks", "file": self.protocol, "key-secret": secret}
+        return {**super().options(), "encrypt": {"format": "luks", "key-secret": secret}}
 
 
 def file_node(path: str, form: str, driver: str = "file", **rest: Any) -> Node:
@@ -171,7 +184,7 @@ def chain(thing: str, path: str, form: str, directories: list[str], opened: cont
             member.found.format,
             backing=node,
             held=(member.descriptor,),
-            size=member.found.virtual_size,
+            size=told_size(member.found.virtual_size, member.found.format),
             path=member.path,
         )
     if node is None:
@@ -187,9 +200,15 @@ def image(thing: str, descriptor: int, form: str, limits: intake.Limits = intake
         raise refused(thing, refusal)
     own = os.dup(descriptor)
     try:
-        yield Node({"driver": "file", "filename": f"/dev/fd/{own}"}, form, held=(own,), size=found.virtual_size)
+        size = told_size(found.virtual_size, form)
+        yield Node({"driver": "file", "filename": f"/dev/fd/{own}"}, form, held=(own,), size=size)
     finally:
         os.close(own)
+
+
+def told_size(size: int | None, form: str) -> int | None:
+    """The size that a header tells; of a VHD only QEMU tells the one that is used here."""
+    return None if form == "vpc" else size
 
 
 def sized(thing: str, node: Node) -> Node:

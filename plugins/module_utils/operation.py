@@ -66,7 +66,7 @@ class Operation(Volume):
         """
         declared = self.want["options"].get("format") or self.format_of_domains()
         if declared is None:
-            if len(self.backend.volume_formats) > 1:
+            if len(self.backend.volume_formats) > 1 and self.backend.keeps_format:
                 raise StorageError(
                     thing=self.label,
                     code="format_undeclared",

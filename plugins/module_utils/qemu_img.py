@@ -10,15 +10,21 @@ Source: qemu-img(1).
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from . import commands
 from .errors import StepFailed, StorageError
+from .headers import SECTOR
 from .nodes import Node
 
 # Where data may lie for a while without being written back: nothing is read again, so the host's cache stays as it is.
 CACHE = "none"
 IN_CACHE = "writeback"
+# It has some 0.2 GiB, for rbd too; the tables that it may have to read are smaller (see intake.py).
+MOST_DATA = 4 << 30
+LEAST_CPU, SLOWEST = 600, 4 << 20  # seconds, and bytes a second
+LONGEST = 1000  # characters of what it says that are told on
 THREADS = 8  # of reads and writes under way at once
 
 
@@ -29,7 +35,7 @@ def run(
     objects = [part for node in nodes for part in node.objects]
     keep = [descriptor for node in nodes for descriptor in node.keep]
     try:
-        finished = commands.run("qemu-img", argv[0], *objects, *argv[1:], keep=keep)
+        finished = commands.run("qemu-img", argv[0], *objects, *argv[1:], keep=keep, limits=limits(nodes))
     except FileNotFoundError:
         raise StorageError(
             thing=thing,
@@ -42,9 +48,16 @@ def run(
     return finished
 
 
+def limits(nodes: tuple[Node, ...]) -> commands.Limits:
+    """Far more than any image takes, so that one that makes qemu-img run on without end is an error as others are."""
+    size = max((node.size or 0 for node in nodes), default=0)
+    return commands.Limits(cpu=LEAST_CPU + size // SLOWEST if size else commands.NO_LIMIT, data=MOST_DATA)
+
+
 def said(finished: commands.Finished) -> str:
     """Its words, or what ended it: a signal is a crash, and a crash is a refusal."""
-    words = " ".join((finished.stderr or finished.stdout).split())
+    words = " ".join((finished.stderr or finished.stdout)[: 2 * LONGEST].split())
+    words = words if len(words) <= LONGEST else f"{words[:LONGEST]}..."  # check names every cluster that is damaged
     if finished.returncode < 0:
         return f"qemu-img was ended by signal {-finished.returncode}" + (f": {words}" if words else "")
     return words or f"qemu-img ended with {finished.returncode}"
@@ -95,8 +108,15 @@ def compare(thing: str, one: Node, other: Node, step: str = "compare") -> bool:
 
 def info(thing: str, node: Node, step: str = "read") -> dict[str, Any]:
     """What qemu-img knows of an image (its own names: virtual-size, actual-size, snapshots, ...)."""
-    argv = ("info", "-U", "--output=json", node.name)
+    argv = ("info", "-U", "--output=json", replace(node, backing=None).name)  # which does not open what is below
     return json.loads(run(thing, step, *argv, nodes=(node,)).stdout)
+
+
+def extents(thing: str, node: Node, start: int) -> list[tuple[int, int]]:
+    """Where there is data from an offset on, the chain below included, as (offset, length)."""
+    argv = ("map", "--output=json", f"--start-offset={start}", node.name)
+    found = json.loads(run(thing, "read", *argv, nodes=(node,)).stdout)
+    return [(one["start"], one["length"]) for one in found if one["data"]]
 
 
 def measure(thing: str, node: Node, form: str, options: dict[str, Any] | None = None) -> tuple[int, int]:
@@ -117,9 +137,12 @@ def create(
 
 
 def resize(thing: str, node: Node, size: int, *, shrink: bool = False, preallocation: str = "off") -> None:
-    """Give an image another size that a guest sees."""
+    """Give an image another size that a guest sees; one whose tables are damaged stays as it is."""
+    size = -(-size // SECTOR) * SECTOR  # as libvirt rounds it
+    if node.format == "qcow2":
+        check(thing, node)
     argv = ["resize", "-q", *(["--shrink"] if shrink else [f"--preallocation={preallocation}"])]
-    run(thing, "resize", *argv, node.name, str(size), nodes=(node,))
+    run(thing, "resize", *argv, node.name, str(size), nodes=(replace(node, size=max(node.size or 0, size)),))
 
 
 def check(thing: str, node: Node) -> None:

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import struct
+import time
 from collections.abc import Iterator
 from typing import Any
 
+from . import connection as connections
 from . import files, nodes, qemu_img, volume
 from .errors import StorageError
 from .nodes import Node
@@ -24,6 +27,8 @@ from .nodes import Node
 BLKZEROOUT, BLKGETSIZE64 = 0x127F, 0x80081272  # linux/fs.h
 SECTOR = 512
 HEAD = 1 << 20  # bytes that are written last where data can't be hidden
+GIVEN_UP = 40  # seconds; Ceph gives up a client that says nothing after 30 (osd_client_watch_timeout)
+BLOCK = 4096  # bytes that no disk writes in parts
 MARK = b"kvm.storage: this disk is not whole yet; the run that writes it was not finished\n"
 
 
@@ -60,13 +65,28 @@ def hidden(target: volume.Volume) -> Iterator[str]:
     begins = f"{files.LEFTOVER.lstrip('.')}{files.this_host()}-"
     for name in way.leftovers(target.connection, options):
         if name.startswith(begins) and not name.startswith(f"{begins}{os.getpid()}-"):
-            way.discard(target.label, target.connection, options, name)
+            discard(target, options, name)
     try:
         yield own
     except BaseException:
-        if own in way.leftovers(target.connection, options):
-            way.discard(target.label, target.connection, options, own)
+        with contextlib.suppress(StorageError):  # the next run removes it
+            if own in way.leftovers(target.connection, options):
+                discard(target, options, own)
         raise
+
+
+def discard(target: volume.Volume, options: dict[str, Any], name: str) -> None:
+    """Remove a hidden volume. A client that was killed counts as its user until the server gives it up."""
+    deadline = time.monotonic() + GIVEN_UP
+    while True:
+        try:
+            landing_of(target).discard(target.label, target.connection, options, name)
+            return
+        except StorageError:
+            open_at = target.backend.watchers
+            if open_at is None or time.monotonic() > deadline or not open_at(target.connection, options, name):
+                raise
+        time.sleep(0.5)
 
 
 def hidden_name(target: volume.Volume) -> str:
@@ -109,9 +129,28 @@ def grow_file(target: volume.Volume, path: str, form: str, capacity: int) -> Non
 
 def publish(target: volume.Volume, name: str) -> None:
     """Give a hidden volume its name."""
-    landing_of(target).publish(target.label, target.connection, target.pool_options(), name, target.volume_name)
+    way, options = landing_of(target), target.pool_options()
+    try:
+        way.publish(target.label, target.connection, options, name, target.volume_name)
+    except StorageError:
+        if not is_published(target, name):
+            raise
+        discard(target, options, name)
     target.connection.unseen(target.pool_name)
     target.before["exists"] = True
+
+
+def is_published(target: volume.Volume, name: str) -> bool:
+    """Whether a run that was killed has given its name to the same content, which libvirt has not seen since."""
+    way, options = landing_of(target), target.pool_options()
+    if target.backend.network_node is None or target.volume_name not in way.leftovers(target.connection, options):
+        return False
+    pool = options["source_name"]
+    with contextlib.ExitStack() as opened:
+        one, other = (
+            opened.enter_context(hidden_node(target, f"{pool}/{each}")) for each in (name, target.volume_name)
+        )
+        return qemu_img.compare(target.label, one, other)
 
 
 @contextlib.contextmanager
@@ -191,6 +230,42 @@ def unfinished(node: Node, label: str) -> bool:
     return head_of(node, label).startswith(MARK)
 
 
+def make_in_place(target: volume.Volume) -> None:
+    """Make a volume that can't be hidden, such as a partition, and mark it before it passes for whole.
+
+    What a killed run leaves between the two is known by a note, which lies where the locks are.
+    """
+    note = note_of(target)
+    os.close(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    try:
+        target.create_by_libvirt()
+    except BaseException:
+        os.unlink(note)
+        raise
+    target.before["exists"] = True
+    node = device(target.before["path"])
+    mark(target.label, node, min(HEAD, node.size or 0))
+    os.unlink(note)
+
+
+def note_of(target: volume.Volume) -> str:
+    """The file that says that a volume is being made in place."""
+    connection = target.connection
+    digest = hashlib.sha256(f"{connection.uri}\0{target.name}".encode()).hexdigest()[:32]
+    return os.path.join(connections.lock_folder(), f"{digest}.making")
+
+
+def forget_note(target: volume.Volume) -> None:
+    """The volume is whole."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(note_of(target))
+
+
+def is_unfinished(target: volume.Volume, path: str) -> bool:
+    """Whether a run was killed while it made or wrote a device of this host."""
+    return is_marked(path) or os.path.exists(note_of(target))
+
+
 def is_marked(path: str) -> bool:
     """The same of a block device of this host."""
     try:
@@ -227,9 +302,7 @@ def overwrite(label: str, source: Node, node: Node, size: int, room: int, rate: 
     mark(label, node, min(HEAD, room))
     if size > first:
         place(label, source.part(first, size - first), node, first, rate)
-    if room > size:
-        nothing = {"driver": "null-co", "size": room - size, "read-zeroes": True}
-        place(label, Node(nothing, size=room - size), node, size)
+    zeroes(label, node, size, room)
     place(label, source.part(0, first), node, 0)
 
 
@@ -239,12 +312,21 @@ def place(label: str, data: Node, node: Node, offset: int, rate: int | None = No
 
 
 def mark(label: str, node: Node, size: int) -> None:
-    """From now on the volume passes for nothing."""
+    """From now on the volume passes for nothing: one write says so before any other is made."""
+    first = min(size, BLOCK)
     with memory() as descriptor:
-        os.truncate(descriptor, size)
+        os.truncate(descriptor, first)
         os.pwrite(descriptor, MARK, 0)
         protocol = {"driver": "file", "filename": f"/dev/fd/{descriptor}"}
-        place(label, Node(protocol, held=(descriptor,), size=size), node, 0)
+        place(label, Node(protocol, held=(descriptor,), size=first), node, 0)
+    zeroes(label, node, first, size)
+
+
+def zeroes(label: str, node: Node, start: int, end: int) -> None:
+    """A part of a raw volume reads as zeroes."""
+    if end > start:
+        nothing = {"driver": "null-co", "size": end - start, "read-zeroes": True}
+        place(label, Node(nothing, size=end - start), node, start)
 
 
 # a copy by the file system

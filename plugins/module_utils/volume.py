@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from . import chain, fields, guards, images, permissions, reconcile, sizes, xmltree
+from . import chain, fields, guards, headroom, images, permissions, reconcile, xmltree
 from . import connection as connections
 from .backend import Backend, Native, Protection, Refused
 from .backends.shared import PERMISSIONS
@@ -98,6 +98,7 @@ def argument_spec() -> dict[str, Any]:
         "immutable": {"type": "bool"},
         "backing": BACKING_SPEC,
         "source": SOURCE_SPEC,
+        **headroom.OVERCOMMIT_SPEC,
         **fields.spec(FIELDS),
     }
 
@@ -119,6 +120,7 @@ def wanted(options: dict[str, Any]) -> dict[str, Any]:
         "immutable": options.get("immutable"),
         "backing": clean_backing(label, pool, options.get("backing")),
         "source": clean_source(label, pool, options.get("source")),
+        "policy": headroom.policy_of(label, options),
         "options": fields.clean(label, FIELDS, fields.given(options)),
     }
     check_together(label, want)
@@ -601,7 +603,7 @@ class Volume(Thing):
         if self.want["source"] and path.startswith("/dev/"):
             from . import transfer
 
-            before["unfinished"] = transfer.is_marked(path)
+            before["unfinished"] = transfer.is_unfinished(self, path)
         image = images.probe(path)
         before["header"] = image.format if image else None
         if not self.is_file(path):
@@ -644,14 +646,14 @@ class Volume(Thing):
         if not before["exists"]:
             if not plan.unknown:
                 self.check_new(before)
-                self.warn_of_overcommit(before, plan)
+                plan.warnings += self.room_for_new()
             return
         self.check_same(before)
         if before["unfinished"]:
             self.check_clone()
         if "resize" in plan.steps:
             self.check_resize(before, released="release" in plan.steps)
-            self.warn_of_overcommit(before, plan)
+            plan.warnings += self.room_to_grow(before)
         if "set_permissions" in plan.steps and before["protected"] and "release" not in plan.steps and self.writable():
             raise self.immutable()
         if "set_permissions" in plan.steps and not self.is_file(before["path"]):
@@ -757,23 +759,28 @@ class Volume(Thing):
                 way_out="let it grow with lvextend, or mend it",
             )
 
-    def warn_of_overcommit(self, before: dict[str, Any], plan: Plan) -> None:
-        """Said once of a thin pool, with the first volume that has no room in it if all were full."""
-        thin_pool, capacity = before["thin_pool"] or self.want["thin_pool"], self.want["options"].get("capacity")
-        contents = self.contents() if thin_pool else None
-        if contents is None or capacity is None:
-            return
-        planned = self.connection.once(f"planned in {self.pool_name}/{thin_pool}", dict)
-        planned[self.volume_name] = capacity
-        promised = sum({**contents.in_thin_pool(thin_pool), **planned}.values())
-        size = contents.entries[thin_pool].capacity
-        if promised <= size:
-            return
-        if self.connection.once(f"told of {self.pool_name}/{thin_pool}", lambda: self.volume_name) == self.volume_name:
-            plan.warnings.append(
-                f"{self.label}: with it the volumes of thin pool {thin_pool!r} have {sizes.readable(promised)} "
-                f"together, and the pool {sizes.readable(size)}; once it is full, their guests can't write"
-            )
+    def room_for_new(self) -> list[str]:
+        """Whether its pool has room for a volume that is not there yet."""
+        options, thin_pool = self.want["options"], self.want["thin_pool"]
+        capacity, now = options.get("capacity", 0), options.get("allocation", 0)
+        if self.want["source"] and not (self.planned_source is not None and not self.planned_source.before["exists"]):
+            from . import clone  # of no use to other volumes
+
+            capacity, now = clone.takes(self)
+        if self.want["preallocation"] in ("falloc", "full") or self.thick():
+            now = capacity
+        return headroom.room(self, capacity, now, self.want["policy"], thin_pool)
+
+    def room_to_grow(self, before: dict[str, Any]) -> list[str]:
+        """The same of one that grows."""
+        more = self.want["options"]["capacity"] - before["options"]["capacity"]
+        now = more if self.thick() and not before["thin_pool"] else 0
+        return headroom.room(self, more, now, self.want["policy"], before["thin_pool"])
+
+    def thick(self) -> bool:
+        """Whether its pool takes all of a volume's capacity at once."""
+        local = self.connection.local and not self.connection.uri.startswith("test:")
+        return local and self.want["thin_pool"] is None and self.backend.thick(self.pool_options(), self.volume_name)
 
     def pool_options(self) -> dict[str, Any]:
         """The options of the volume's pool, wanted or present."""
@@ -995,6 +1002,11 @@ class Volume(Thing):
                 way_out="shut the domain down first",
             )
         self.check_unlocked(before)
+        if self.is_file(before["path"]) and form is not None:
+            from . import nodes  # of no use to volumes that keep their size
+
+            with nodes.readable(self, form):  # every header of its chain is inspected
+                pass
 
     def check_delete(self, before: dict[str, Any]) -> None:
         refuse_operation(self.label, self.backend, "delete")
@@ -1251,6 +1263,13 @@ class Volume(Thing):
             method.call(self.connection, self.handle, want)
             self.refresh()
             return
+        if self.is_file(self.before["path"]) and form != "raw" and not self.before["encrypted"]:
+            from . import nodes, qemu_img  # libvirt's own qemu-img would go where the header leads
+
+            with nodes.readable(self, str(form)) as node:
+                qemu_img.resize(self.label, node, want)
+            self.connection.unseen(self.pool_name)
+            return
         allocate = form == "raw" and self.want["preallocation"] in ("falloc", "full")
         connections.retrying(lambda: self.handle.resize(want, RESIZE_ALLOCATE if allocate else 0))
 
@@ -1294,6 +1313,10 @@ class Volume(Thing):
         contents = self.contents()
         if contents is not None:
             contents.entries.pop(self.volume_name, None)
+        if self.before["path"].startswith("/dev/") and self.connection.local:
+            from . import transfer
+
+            transfer.forget_note(self)
         self.connection.volumes(self.pool_name).pop(self.volume_name, None)
 
 

@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - kvm.storage.attributes.actiongroup_storage
   - kvm.storage.connection
   - kvm.storage.change
+  - kvm.storage.overcommit
 attributes:
   check_mode:
     support: full

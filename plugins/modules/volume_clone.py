@@ -11,10 +11,10 @@ short_description: Clone a volume, or make many clones of one
 version_added: "1.0.0"
 author: kvm.storage contributors (@kvm-storage)
 description:
-  - Makes a volume, or several at once, with the content of another one, in the same pool or in a pool of any other type.
-    The format and the capacity may be others.
-  - A clone gets its name when it is whole. What an interrupted run leaves has a hidden name, and the next run of the same
-    host removes it.
+  - Makes a volume, or several at once, with the content of another one, in the same pool or in a pool of any other
+    type. The format and the capacity may be others.
+  - A clone gets its name when it is whole. What an interrupted run leaves has a hidden name, and the next run of the
+    same host removes it.
   - A volume that is there already is not cloned again. It grows to a larger O(capacity), as with the volume module.
   - The source is not cloned while something writes it, be it a guest of another host on shared storage. Guests whose
     disks stand on it may run.
@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - kvm.storage.attributes.actiongroup_storage
   - kvm.storage.connection
   - kvm.storage.change
+  - kvm.storage.overcommit
 attributes:
   check_mode:
     support: full

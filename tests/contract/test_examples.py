@@ -11,6 +11,7 @@ does nothing; the removal undoes it; libvirt's schema takes the XML. A new modul
 from __future__ import annotations
 
 import base64
+import functools
 import grp
 import os
 import pwd
@@ -23,6 +24,7 @@ import pytest
 from ansible_collections.kvm.storage.plugins.module_utils import fields, pool, secret, volume, xmltree
 from ansible_collections.kvm.storage.plugins.module_utils.backends import registry
 from tests.contract import examples
+from tests.contract.files import Files
 from tests.contract.hosts import Host, check_schema
 from tests.contract.run import backend_of, run
 
@@ -34,19 +36,32 @@ TEST_DRIVER_ONLY = {
 }
 # What needs a kernel of its own, and the scenario of the lab that runs it.
 LAB_ONLY = {"Make a disk in the thin pool of a volume group": "test_thin.py"}
+# What needs another host, and the test that runs it.
+OTHER_HOST = {"Give it to another hypervisor": "test_volume_handover.py"}
 KEY = base64.b64encode(bytes(range(28))).decode()
 INFO = "_info"
+# What a diff shows besides options.
+SHOWN = {
+    "volume_convert": {"domains", "compression_type"},
+    "volume_migrate": {"domains"},
+    "volume_download": {"content"},
+    "volume_upload": {"content"},
+    "volume_snapshot": {"snapshots", "content"},
+}
 # What is done again by a second run, since it is an action and no state, and why.
-AGAIN: dict[str, str] = {}
+AGAIN: dict[str, str] = {
+    "volume_wipe": "no look at a volume tells whether what it held can still be found",
+    "Let it grow by 10 GiB each time this runs, unless its pool would promise too much": "a difference",
+}
 # Modules besides volume that make volumes.
-MAKES_VOLUMES = {"volume_clone"}
+MAKES_VOLUMES = {"volume_clone", "volume_upload"}
 # Modules that make nothing which could be removed: they change a volume that is there.
-CHANGES_ONLY: set[str] = set()
+CHANGES_ONLY: set[str] = {"volume_convert", "volume_migrate", "volume_download"}
 
 
 def runnable(path: Path) -> list[examples.Task]:
-    """The examples of a module without those that need the lab."""
-    return [task for task in examples.tasks(path) if task.name not in LAB_ONLY]
+    """The examples of a module without those that need the lab or another host."""
+    return [task for task in examples.tasks(path) if task.name not in {**LAB_ONLY, **OTHER_HOST}]
 
 
 def stories(without: set[str] = frozenset()) -> list[Any]:  # type: ignore[assignment]
@@ -64,7 +79,7 @@ class Story:
     """The examples of one module on one host, from the first to the one that is looked at."""
 
     def __init__(self, path: Path, request: pytest.FixtureRequest) -> None:
-        self.path, self.tasks = path, runnable(path)
+        self.path, self.tasks, self.request = path, runnable(path), request
         self.backend = backend_of(path)
         self.listeners = request.getfixturevalue("listeners")
         if self.backend is not None:
@@ -84,6 +99,13 @@ class Story:
                 f"<pool type='dir'><name>{name}</name><target><path>{path}</path></target></pool>"
             ).create(0)
 
+    @functools.cached_property
+    def files(self) -> Files:
+        """The images that the examples take as given, and the server that they are got from."""
+        made = Files(Path(self.host.scratch) / "files")
+        self.request.addfinalizer(made.close)
+        return made
+
     def directory(self, path: str) -> str:
         return f"{self.host.scratch}/{path.strip('/').replace('/', '-')}"
 
@@ -94,6 +116,12 @@ class Story:
             return self.pool_args(self.backend, found)
         if task.module == "secret":
             return self.secret_args(found)
+        if task.module == "volume_upload":
+            return self.files.args(found)
+        if "dest" in found:
+            folder = self.directory(os.path.dirname(found["dest"]))
+            os.makedirs(folder, exist_ok=True)
+            found["dest"] = f"{folder}/{os.path.basename(found['dest'])}"
         if task.module == "layout":
             return {
                 **found,
@@ -190,8 +218,8 @@ def test_example(path: Path, number: int, story: Story) -> None:
     check_state(story, name, args)
     check_nothing_shown(args, predicted, result)
     again = run(story.host, name, args)
-    if name in AGAIN:
-        assert told(again) == told(result)
+    if name in AGAIN or story.tasks[number].name in AGAIN:
+        assert (again["changed"], again["actions"]) == (True, result["actions"])
         return
     assert (again["changed"], again["actions"], again["diff"]) == (False, [], [])
     assert story.host.writes == []
@@ -217,6 +245,8 @@ def removals(name: str, args: dict[str, Any]) -> list[tuple[str, dict[str, Any]]
     if name in MAKES_VOLUMES:
         made = args["clones"] if args.get("clones") else [args]
         return [("volume", removal("volume", {"pool": args["pool"], "name": one["name"]})) for one in made]
+    if name.startswith("volume_"):
+        return [("volume", removal("volume", args))]
     return [(name, removal(name, args))]
 
 
@@ -243,7 +273,8 @@ def check_diff(story: Story, diff: list[dict[str, str]]) -> None:
     assert diff
     assert diff[-1]["prepared"].startswith("plan: ")
     known = {"state", "persistent", "autostart", "usage", "uuid", "value", "pool"} | set(volume.argument_spec())
-    known |= set(secret.argument_spec())
+    known |= set(secret.argument_spec()) | set(examples.part(story.path, "DOCUMENTATION").get("options", {}))
+    known |= SHOWN.get(story.path.stem, set())
     for backend in map(registry.backend, registry.types()):
         known |= set(pool.argument_spec(backend))
     for one in diff[:-1]:
@@ -414,6 +445,13 @@ def test_what_only_the_lab_runs_is_there() -> None:
     assert set(LAB_ONLY) <= names
     for name in LAB_ONLY.values():
         assert "examples.tasks(" in (examples.ROOT / "tests/lab/scenarios" / name).read_text(encoding="utf-8")
+
+
+def test_what_needs_another_host_is_run_by_its_test() -> None:
+    names = {task.name for path in examples.files() for task in examples.tasks(path)}
+    assert set(OTHER_HOST) <= names
+    for name, file in OTHER_HOST.items():
+        assert f'"{name}"' in (examples.ROOT / "tests/integration" / file).read_text(encoding="utf-8")
 
 
 def test_every_pool_module_has_a_backend() -> None:

@@ -437,3 +437,30 @@ def test_libvirt_itself_would_have_deleted_the_base(host: Host, images: Path) ->
         qemu_img("--backing-chain", "-f", "qcow2", images / "over.qcow2")
     with connected(host.uri) as connection, pytest.raises(libvirt.libvirtError):
         connection.storagePoolLookupByName("images").storageVolLookupByName("base.qcow2")
+
+
+@pytest.fixture
+def small(host: Host, scratch: Path, loop_device: Any) -> Path:
+    """A pool on a file system of 128 MiB."""
+    device = loop_device(128 * MIB).device
+    host.ok("pool_fs", name="small", path=f"{scratch}/small", device=device, source_format="ext4", build="if_blank")
+    return scratch / "small"
+
+
+def test_a_pool_that_promises_too_much(host: Host, small: Path) -> None:
+    """What takes its space at once must have it; the rest is warned of once, or refused where that is asked for."""
+    new = {"pool": "small", "format": "qcow2"}
+    host.refused("volume", "no_space", "left", **new, name="a", capacity="1GiB", preallocation="falloc")
+    host.refused("volume", "no_space", "left", pool="small", name="a", format="raw", capacity="1GiB", allocation="1GiB")
+    host.refused("volume", "no_space", "together", **new, name="a", capacity="1GiB", overcommit="refuse")
+    refused = {"overcommit": "refuse", "overcommit_ratio": 20}
+    assert host.converge("volume", ["create"], **new, name="a", capacity="1GiB", **refused).get("warnings") == []
+    items = [{**new, "name": f"b{number}", "capacity": "1GiB"} for number in range(3)]
+    done = host.ok("layout", volumes=items)
+    assert sum("together" in one for one in done["warnings"]) == 1, done["warnings"]
+    grown = {**new, "name": "b0", "capacity": "4GiB"}
+    host.refused("volume", "no_space", "together", **grown, **{**refused, "overcommit_ratio": 40})
+    assert "together" in host.ok("volume", **grown)["warnings"][0]
+    assert host.ok("volume", **{**new, "name": "b1"}, capacity="5GiB", overcommit="allow")["warnings"] == []
+    source = {"volume": "b1", "format": "qcow2", "mode": "full"}
+    host.refused("volume_clone", "no_space", "together", pool="small", name="c", source=source, overcommit="refuse")

@@ -67,4 +67,5 @@ BACKEND = Backend(
     granule=rounded(1),
     start_hint=start_hint,
     network_node=node,
+    wiped_by=("zero",),
 )

@@ -13,6 +13,7 @@ import functools
 import json
 import os
 import re
+import time
 from typing import Any
 
 from .. import block
@@ -21,6 +22,7 @@ from ..commands import run
 from ..contents import THIN_POOL, Contents, Entry, Unlisted
 from ..errors import StorageError
 from ..fields import At
+from ..snapshots import NATIVE, Snapshot, Snapshots
 from .shared import (
     DEVICES,
     ONLY_RAW,
@@ -35,6 +37,7 @@ from .shared import (
 )
 
 DEFAULT_EXTENT = 4 * 1024 * 1024
+LONGEST = 127  # letters of a name of LVM
 SECTOR = 512  # LVM takes no size that is not a multiple of it
 COLUMNS = (
     "vg_name,vg_uuid,vg_extent_size,lv_name,lv_uuid,lv_size,lv_layout,lv_role,lv_active,lv_device_open,"
@@ -181,6 +184,45 @@ def grow(label: str, options: dict[str, Any], name: str, capacity: int) -> None:
     step_by(label, "resize", "lvextend", "--size", in_sectors(capacity), "--", f"{options['source_name']}/{name}")
 
 
+def shrink(label: str, connection: Any, options: dict[str, Any], name: str, capacity: int) -> None:
+    """Newer LVM looks for a file system of its own accord, and is told not to: a guest has put it there."""
+    quiet = ("--fs", "ignore") if re.search(r"--fs\b", run_native(label, "lvreduce", "--help").stdout) else ()
+    place = f"{options['source_name']}/{name}"
+    step_by(label, "shrink", "lvreduce", "--force", "--yes", *quiet, "--size", in_sectors(capacity), "--", place)
+
+
+def space(options: dict[str, Any]) -> tuple[int, int] | None:
+    """The size of the volume group and what is free of it."""
+    columns = ("--noheadings", "--nosuffix", "--units", "b", "--options", "vg_size,vg_free")
+    found = run("vgs", *columns, "--", options["source_name"])
+    size, free = (int(one) for one in found.stdout.split())
+    return size, free
+
+
+def wipes(thing: str, connection: Any, options: dict[str, Any], name: str) -> None:
+    """A snapshot keeps what its origin held, and the origin of a thin snapshot what they share."""
+    group = options["source_name"]
+    columns = ("--noheadings", "--separator", "/", "--options", "lv_name,origin")
+    finished = run_native(thing, "lvs", "--all", *columns, "--", group)
+    if finished.returncode != 0:
+        raise StorageError(
+            thing=thing,
+            code="guard_unavailable",
+            reason=f"it can't be told which snapshots it has: {' '.join(finished.stderr.split())}",
+            way_out="mend that first",
+        )
+    pairs = [line.split("/") for line in finished.stdout.split()]
+    snapshots = [one for one, origin in pairs if origin == name]
+    origins = [origin for one, origin in pairs if one == name and origin]
+    if snapshots or origins:
+        raise StorageError(
+            thing=thing,
+            code="has_snapshots",
+            reason=f"{'its snapshot' if snapshots else 'its origin'} {(snapshots or origins)[0]!r} would keep its data",
+            way_out="remove that first",
+        )
+
+
 def delete(label: str, options: dict[str, Any], name: str) -> None:
     step_by(label, "delete", "lvremove", "--yes", "--", f"{options['source_name']}/{name}")
 
@@ -222,6 +264,110 @@ def shared(label: str, connection: Any, options: dict[str, Any], source: str, hi
         *("--", f"{group}/{source}"),
     )
     return f"/dev/{group}/{hidden}"
+
+
+# snapshots
+
+MARK = "kvm.storage.snapshot"  # begins the tag of a snapshot; its volume and its name follow
+SNAPSHOT_COLUMNS = "lv_name,lv_tags,lv_time,lv_size,origin_size,lv_snapshot_invalid,pool_lv,snap_percent"
+MERGE_PAUSE = 0.5  # seconds between two looks at a merge
+SECONDS = 'report/time_format="%s"'
+
+
+def reported(group: str) -> list[dict[str, str]]:
+    """The logical volumes of a group as their snapshots need them."""
+    options = ("--options", SNAPSHOT_COLUMNS, "--config", SECONDS)
+    finished = run_native(
+        f"volume group {group!r}",
+        *("lvs", "--reportformat", "json", "--units", "b", "--nosuffix", *options, "--", group),
+    )
+    if finished.returncode != 0:
+        raise unseen(group, {}, finished.stderr or finished.stdout)
+    return [row for part in json.loads(finished.stdout).get("report", []) for row in part.get("lv", [])]
+
+
+def named(row: dict[str, str], volume: str) -> str:
+    """The name of the snapshot that a logical volume is of a volume; empty where it is none that was taken here."""
+    for tag in row["lv_tags"].split(","):
+        mark, dummy, rest = tag.partition(":")
+        owner, dummy, name = rest.partition(":")
+        if mark == MARK and owner == volume and row["lv_name"] == f"{owner}.{name}":
+            return name
+    return ""
+
+
+def snapshots(connection: Any, options: dict[str, Any], volume: str) -> list[Snapshot]:
+    """Those of a volume that were taken here, oldest first; other snapshots are somebody else's."""
+    found = []
+    for row in reported(options["source_name"]):
+        name = named(row, volume)
+        if name:
+            lost = row["lv_snapshot_invalid"] in ("snapshot invalid", "1")
+            trouble = "it was full, and LVM has given it up" if lost else ""
+            size = int(row["lv_size"] if row["pool_lv"] else row["origin_size"] or 0) or None
+            found.append(Snapshot(name, NATIVE, float(row["lv_time"]), size, trouble=trouble))
+    return sorted(found, key=lambda one: one.time or 0)
+
+
+def snapshot(label: str, connection: Any, options: dict[str, Any], volume: str, name: str, size: int | None) -> None:
+    """In its thin pool, or beside its origin with room for all that changes unless a size says otherwise."""
+    group = options["source_name"]
+    if look(options).entries[volume].thin_pool:
+        room: tuple[str, ...] = ()
+    else:
+        room = ("--extents", "100%ORIGIN") if size is None else ("--size", in_sectors(size))
+    step_by(
+        *(label, "snapshot", "lvcreate", "--yes", "--snapshot", *room, "--name", f"{volume}.{name}"),
+        *("--addtag", f"{MARK}:{volume}:{name}", "--", f"{group}/{volume}"),
+    )
+
+
+def remove_snapshot(label: str, connection: Any, options: dict[str, Any], volume: str, name: str) -> None:
+    step_by(label, "remove_snapshot", "lvremove", "--yes", "--", f"{options['source_name']}/{volume}.{name}")
+
+
+def merge(label: str, connection: Any, options: dict[str, Any], volume: str, name: str, newer: bool) -> None:
+    """LVM uses up what it merges: a copy of a thin snapshot, else the snapshot itself, which is taken anew."""
+    group, own = options["source_name"], f"{volume}.{name}"
+    rows = {row["lv_name"]: row for row in reported(group)}
+    if not rows[own]["pool_lv"]:
+        merge_one(label, options, volume, own)
+        snapshot(label, connection, options, volume, name, int(rows[own]["lv_size"]))
+        return
+    passing = f"{volume}.kvm.storage-revert"
+    if passing in rows:  # a killed run left it
+        step_by(label, "revert", "lvremove", "--yes", "--", f"{group}/{passing}")
+    step_by(label, "revert", "lvcreate", "--snapshot", "--name", passing, "--", f"{group}/{own}")
+    merge_one(label, options, volume, passing)
+
+
+def merge_one(label: str, options: dict[str, Any], volume: str, own: str) -> None:
+    """Merge a snapshot into its origin, and wait for the end.
+
+    LVM puts it off to the next activation where something has the origin open, be it udev in passing.
+    """
+    group = options["source_name"]
+    run("udevadm", "settle", "--timeout=30")
+    step_by(label, "revert", "lvconvert", "--yes", "--interval", "1", "--merge", f"{group}/{own}")
+    if own in look(options).entries:
+        for active in ("n", "y"):
+            step_by(label, "revert", "lvchange", "--activate", active, "--", f"{group}/{volume}")
+    while own in look(options).entries:
+        time.sleep(MERGE_PAUSE)
+
+
+def unchanged_since(connection: Any, options: dict[str, Any], volume: str, name: str) -> bool:
+    """Whether a snapshot beside its origin has had nothing to keep; of one in a thin pool LVM does not tell."""
+    for row in reported(options["source_name"]):
+        if row["lv_name"] == f"{volume}.{name}" and not row["pool_lv"] and row["snap_percent"]:
+            return float(row["snap_percent"]) == 0
+    return False
+
+
+def snapshot_error(volume: str, name: str) -> str:
+    """What LVM would refuse of a new snapshot's name."""
+    found = name_error(f"{volume}.{name}", [], {})
+    return found or (f"with its volume's it is longer than {LONGEST}" if len(f"{volume}.{name}") > LONGEST else "")
 
 
 def name_error(name: str, there: list[str], options: dict[str, Any]) -> str:
@@ -269,10 +415,11 @@ BACKEND = Backend(
         "resize": Native("lvextend", resize),
         "upload": Native("a copy in process, or qemu-img convert"),
         "download": Native("a copy in process, or qemu-img convert"),
+        "wipe": Native("zeroes written in process, scrub or blkdiscard"),
         "convert": ONLY_RAW,
         "snapshot": Native("lvcreate --snapshot"),
         "flatten": STANDS_ALONE,
-        "migrate": Native("qemu-img convert"),
+        "migrate": Native("qemu-img convert, or lvrename"),
     },
     volume_formats=("raw",),
     build_choices=("never", "if_blank", "overwrite"),
@@ -280,6 +427,14 @@ BACKEND = Backend(
     conflicts_by=("source_name",),
     landing=Landing("lvcreate and lvrename", land, publish, discard, volumes, grow_landed, zeroed=False),
     shared=shared,
+    snapshots=Snapshots(
+        *("lvcreate --snapshot", snapshots, snapshot, remove_snapshot, merge, unchanged_since, snapshot_error),
+        sized=True,
+    ),
+    shrink=Native("lvreduce", shrink),
+    thick=lambda options, name: True,
+    space=space,
+    wipes=wipes,
     delete_data="pool",
     blank=lambda options: blank_devices(options.get("devices", [])),
     granule=lambda pool, form: extent(pool.get("source_name", "")),

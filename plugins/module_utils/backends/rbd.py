@@ -17,9 +17,12 @@ from ..backend import LIBVIRT, Backend, Landing, Native, Protection, rounded
 from ..commands import Finished, run
 from ..errors import StorageError
 from ..fields import At, Pairs
+from ..guards import DEEPEST_CHAIN
+from ..snapshots import NATIVE, Snapshot, Snapshots, seconds_of
 from .shared import ONLY_RAW, SOURCE_NAME, auth, hosts, secret_value, servers
 
 MONITOR_PORT = 6789
+OWN = "kvm.storage-"  # begins the names of snapshots that are no user's
 SNAPSHOT = "kvm.storage-immutable"  # an image with a protected snapshot can't be removed
 
 
@@ -99,6 +102,43 @@ def protect(connection: Any, options: dict[str, Any], image: str, wanted: bool) 
         rbd(connection, options, image, "snap", step, place)
 
 
+def shrink(label: str, connection: Any, options: dict[str, Any], image: str, capacity: int) -> None:
+    """libvirt takes no flag here, and without one it makes no image smaller."""
+    place = f"{options['source_name']}/{image}"
+    rbd(connection, options, image, "resize", "--allow-shrink", "--no-progress", "--size", f"{capacity}B", place)
+
+
+def wipes(thing: str, connection: Any, options: dict[str, Any], image: str) -> None:
+    """A snapshot keeps what was there before, and the parent of a clone what they share."""
+    if not connection.local:
+        raise StorageError(
+            thing=thing,
+            code="guard_unavailable",
+            reason="which snapshots it has is told by the rbd command, on the host of the pool",
+            way_out="run the task there, with a local uri",
+        )
+    place = f"{options['source_name']}/{image}"
+    try:
+        listed = rbd(connection, options, image, "snap", "ls", "--format", "json", place)
+        about = json.loads(rbd(connection, options, image, "info", "--format", "json", place).stdout)
+    except FileNotFoundError:
+        raise StorageError(
+            thing=thing,
+            code="guard_unavailable",
+            reason="which snapshots it has is told by the rbd command, and that is not on this host",
+            way_out="install ceph-common",
+        ) from None
+    kept = [f"snapshot {one['name']!r}" for one in json.loads(listed.stdout)]
+    kept += [f"its parent {about['parent']['image']!r}"] if about.get("parent") else []
+    if kept:
+        raise StorageError(
+            thing=thing,
+            code="has_snapshots",
+            reason=f"{', '.join(kept[:5])} would keep its data",
+            way_out="remove its snapshots with 'rbd snap rm', or let a clone go from its parent with 'rbd flatten'",
+        )
+
+
 # the data path
 
 
@@ -117,8 +157,15 @@ def node(thing: str, connection: Any, options: dict[str, Any], path: str) -> Ite
     if not login:
         yield Node(protocol)
         return
-    with password("cephx", key_of(thing, connection, login)) as secret:
+    with password("cephx", secret_value(thing, connection, login)) as secret:
         yield Node({**protocol, "user": login["username"], "key-secret": secret.name}, logins=(secret,))
+
+
+def network_source(options: dict[str, Any], path: str) -> dict[str, Any]:
+    """An image (its path is pool/image) as the disk of a domain names it."""
+    servers = [(one["name"].strip("[]"), one.get("port", MONITOR_PORT)) for one in options["hosts"]]
+    found: dict[str, Any] = {"protocol": "rbd", "name": path, "hosts": servers}
+    return {**found, "secret_type": "ceph", **options["auth"]} if options.get("auth") else found
 
 
 def watchers(connection: Any, options: dict[str, Any], image: str) -> list[str]:
@@ -172,6 +219,78 @@ def linked(label: str, connection: Any, options: dict[str, Any], source: str, hi
     return f"{pool}/{hidden}"
 
 
+def parents(connection: Any, options: dict[str, Any], image: str) -> list[str]:
+    """The snapshots that an image stands on, nearest first, as pool/image@snapshot."""
+    found: list[str] = []
+    place = f"{options['source_name']}/{image}"
+    while len(found) < DEEPEST_CHAIN:
+        told = json.loads(rbd(connection, options, image, "info", "--format", "json", place).stdout).get("parent")
+        if not told:
+            break
+        space = f"{told['pool_namespace']}/" if told.get("pool_namespace") else ""
+        place = f"{told['pool']}/{space}{told['image']}"
+        found.append(f"{place}@{told['snapshot']}")
+        if told.get("trash"):  # its base was removed, and lives on unseen until its last clone goes
+            break
+    return found
+
+
+def flatten(label: str, connection: Any, options: dict[str, Any], image: str) -> None:
+    """Copy what an image has of its parent; a guest may have it open, and a killed run can be done again."""
+    rbd(connection, options, image, "flatten", "--no-progress", f"{options['source_name']}/{image}")
+    if parents(connection, options, image):
+        raise StorageError(
+            thing=label,
+            code="backend_refused",
+            reason="it is flat, but its snapshots stand on its parent still",
+            way_out="remove its snapshots, or give it the feature deep-flatten before they are made",
+        )
+
+
+# snapshots
+
+
+def snapshots(connection: Any, options: dict[str, Any], image: str) -> list[Snapshot]:
+    """Those of an image, oldest first, without what the collection itself has for other ends."""
+    place = f"{options['source_name']}/{image}"
+    listed = json.loads(rbd(connection, options, image, "snap", "ls", "--format", "json", place).stdout)
+    listed = [one for one in listed if not one["name"].startswith(OWN)]
+    cloned = bool(listed) and children(connection, options, image, place) != ()
+    return [
+        Snapshot(
+            one["name"],
+            NATIVE,
+            seconds_of(one["timestamp"]),
+            int(one["size"]),
+            children(connection, options, image, f"{place}@{one['name']}") if cloned else (),
+            protected=str(one.get("protected")).lower() == "true",
+        )
+        for one in listed
+    ]
+
+
+def children(connection: Any, options: dict[str, Any], image: str, place: str) -> tuple[str, ...]:
+    """The clones of an image or of one of its snapshots."""
+    found = json.loads(rbd(connection, options, image, "children", "--format", "json", place).stdout)
+    return tuple(f"{one['pool']}/{one['image']}" for one in found)
+
+
+def snapshot_command(*command: str) -> Any:
+    """A command on one snapshot of an image."""
+
+    def run_it(label: str, connection: Any, options: dict[str, Any], image: str, name: str, *dummy: Any) -> None:
+        rbd(connection, options, image, "snap", *command, f"{options['source_name']}/{image}@{name}")
+
+    return run_it
+
+
+def unchanged_since(connection: Any, options: dict[str, Any], image: str, name: str) -> bool:
+    """Whether nothing was written since a snapshot."""
+    place = f"{options['source_name']}/{image}"
+    found = rbd(connection, options, image, "diff", "--from-snap", name, "--format", "json", place)
+    return json.loads(found.stdout) == []
+
+
 BACKEND = Backend(
     type="rbd",
     fields={
@@ -191,19 +310,32 @@ BACKEND = Backend(
         "wipe": LIBVIRT,
         "convert": ONLY_RAW,
         "snapshot": Native("rbd snap"),
-        "flatten": Native("rbd flatten"),
-        "migrate": Native("qemu-img convert"),
+        "flatten": Native("rbd flatten", flatten),
+        "migrate": Native("qemu-img convert, or rbd rename"),
         "info": LIBVIRT,
     },
     volume_formats=("raw",),
     default_format="raw",
+    shrink=Native("rbd resize --allow-shrink", shrink),
+    wiped_by=("zero", "trim"),
+    wipes=wipes,
     conflicts_by=("source_name", "hosts"),
     servers=servers(MONITOR_PORT),
     granule=rounded(1),
     start_hint=start_hint,
     protection=Protection(is_protected, protect),
     network_node=node,
+    network_source=network_source,
     watchers=watchers,
+    parents=parents,
     landing=Landing("rbd create and rename", make, publish, discard, images, grow),
     linked=linked,
+    snapshots=Snapshots(
+        "rbd snap",
+        snapshots,
+        create=snapshot_command("create", "--no-progress"),
+        delete=snapshot_command("rm", "--no-progress"),
+        revert=snapshot_command("rollback", "--no-progress"),
+        same=unchanged_since,
+    ),
 )

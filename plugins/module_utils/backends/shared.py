@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Sequence
 from typing import Any
 
 from ..backend import LIBVIRT, OPERATIONS, Native, Refused
@@ -43,10 +44,12 @@ FILE_OPERATIONS: dict[str, Any] = {
     "clone": Native("qemu-img convert, or a reflink"),
     "upload": Native("a copy in process, or qemu-img convert"),
     "download": Native("a copy in process, or qemu-img convert"),
+    "resize": Native("truncate, or qemu-img resize"),
+    "wipe": Native("zeroes written in process, scrub or fallocate"),
     "convert": Native("qemu-img convert"),
     "snapshot": Native("qemu-img snapshot, an overlay or a reflink"),
-    "flatten": Native("qemu-img rebase and commit"),
-    "migrate": Native("qemu-img convert"),
+    "flatten": Native("qemu-img convert, or a block job of the running guest"),
+    "migrate": Native("qemu-img convert, a rename, or a block copy of the running guest"),
 }
 
 # Volumes that an array or another machine gives out: libvirt lists them and no more.
@@ -58,11 +61,11 @@ LUN_OPERATIONS = {
     "delete": ON_THE_ARRAY,
     "upload": Native("a copy in process, or qemu-img convert"),
     "download": Native("a copy in process, or qemu-img convert"),
-    "wipe": LIBVIRT,
+    "wipe": Native("zeroes written in process, scrub or blkdiscard"),
     "convert": ONLY_RAW,
     "snapshot": ON_THE_ARRAY,
     "flatten": STANDS_ALONE,
-    "migrate": Native("qemu-img convert"),
+    "migrate": Native("qemu-img convert, away from it with keep_source: true"),
     "info": LIBVIRT,
 }
 KEPT_BY_THE_ARRAY = Refused(
@@ -156,18 +159,18 @@ def resize_by(connection: Any, volume: Any, *argv: str) -> None:
     step_by(thing, "resize", *argv)
 
 
-def step_by(thing: str, step: str, *argv: str) -> None:
-    """A step that the backend's own command takes."""
-    finished = run_native(thing, *argv)
+def step_by(thing: str, step: str, *argv: str, keep: Sequence[int] = ()) -> None:
+    """A step that the backend's own command takes; keep names descriptors for it."""
+    finished = run_native(thing, *argv, keep=keep)
     if finished.returncode != 0:
         words = " ".join((finished.stderr or finished.stdout).split())
         raise StepFailed(thing=thing, step=step, code="backend_refused", reason=words)
 
 
-def run_native(thing: str, *argv: str) -> Finished:
+def run_native(thing: str, *argv: str, keep: Sequence[int] = ()) -> Finished:
     """A command of the backend's own, which this host may not have."""
     try:
-        return run(*argv)
+        return run(*argv, keep=keep)
     except FileNotFoundError:
         raise StorageError(
             thing=thing,

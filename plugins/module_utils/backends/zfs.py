@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import LIBVIRT, OPERATIONS, Backend, Landing, Native, rounded
+from ..backend import LIBVIRT, OPERATIONS, Backend, Landing, Native, Refused, rounded
 from ..commands import run
 from ..connection import libvirt, number
 from ..errors import StorageError
-from .shared import DEVICES, ONLY_RAW, PERMISSIONS, SOURCE_NAME, STANDS_ALONE, blank_devices, resize_by, step_by
+from ..snapshots import NATIVE, Snapshot, Snapshots
+from .shared import DEVICES, ONLY_RAW, PERMISSIONS, SOURCE_NAME, blank_devices, resize_by, step_by
 
 NO_SUPPORT = 3  # VIR_ERR_NO_SUPPORT
 BLOCK = 16 * 1024  # the volblocksize that OpenZFS gives a zvol; a size is a multiple of it
@@ -152,6 +153,56 @@ def resize(connection: Any, volume: Any, capacity: int) -> None:
         resize_by(connection, volume, "zfs", "set", f"volsize={size}", name)
 
 
+def shrink(label: str, connection: Any, options: dict[str, Any], name: str, capacity: int) -> None:
+    size = -(-capacity // BLOCK) * BLOCK
+    step_by(label, "shrink", "zfs", "set", f"volsize={size}", f"{options['source_name']}/{name}")
+
+
+def thick(options: dict[str, Any], name: str) -> bool:
+    """Whether the zpool keeps room for all of a zvol."""
+    found = ask("get", "-H", "-p", "-o", "value", "refreservation", f"{options['source_name']}/{name}")
+    return found is not None and found[0][0] not in ("none", "0", "-")
+
+
+def space(options: dict[str, Any]) -> tuple[int, int] | None:
+    """What the pool's dataset holds and may still take, with all that is reserved counted as taken."""
+    found = ask("get", "-H", "-p", "-o", "value", "used,available", options["source_name"])
+    if found is None:
+        return None
+    used, available = (int(row[0]) for row in found)
+    return used + available, available
+
+
+def wipes(thing: str, connection: Any, options: dict[str, Any], name: str) -> None:
+    """A snapshot keeps what was there before, and the origin of a clone what they share."""
+    zvol = f"{options['source_name']}/{name}"
+    try:
+        snapshots = ask("list", "-H", "-r", "-t", "snapshot", "-o", "name", zvol)
+        origin = ask("get", "-H", "-o", "value", "origin", zvol)
+    except OSError as error:
+        raise StorageError(
+            thing=thing,
+            code="guard_unavailable",
+            reason=f"it can't be told which snapshots it has: {error}",
+            way_out="run this where zfs works, as root",
+        ) from None
+    if snapshots is None or origin is None:
+        raise StorageError(
+            thing=thing,
+            code="not_a_volume",
+            reason=f"there is no {zvol}: libvirt lists a zvol of a dataset below it under this name",
+            way_out="make a pool of that dataset, and wipe it there",
+        )
+    kept = [row[0] for row in [*snapshots, *origin] if row[0] != "-"]
+    if kept:
+        raise StorageError(
+            thing=thing,
+            code="has_snapshots",
+            reason=f"{', '.join(kept[:MOST_NAMES])} would keep its data",
+            way_out="destroy its snapshots first with 'zfs destroy'; a clone is let go by 'zfs promote'",
+        )
+
+
 # how data comes in
 
 
@@ -202,6 +253,46 @@ def linked(label: str, connection: Any, options: dict[str, Any], source: str, hi
     return settled(f"{pool}/{hidden}")
 
 
+# snapshots
+
+
+def snapshots(connection: Any, options: dict[str, Any], name: str) -> list[Snapshot]:
+    """Those of a zvol, oldest first."""
+    zvol = f"{options['source_name']}/{name}"
+    columns = ("-o", "name,creation,volsize,clones", "-s", "createtxg")
+    found = ask("list", "-H", "-p", "-d", "1", "-t", "snapshot", *columns, zvol) or []
+    return [
+        Snapshot(
+            full.partition("@")[2],
+            NATIVE,
+            float(creation),
+            int(volsize) if volsize.isdigit() else None,
+            tuple(one for one in clones.split(",") if one.strip("-")),
+        )
+        for full, creation, volsize, clones in found
+    ]
+
+
+def snapshot(label: str, connection: Any, options: dict[str, Any], name: str, tag: str, size: int | None) -> None:
+    step_by(label, "snapshot", "zfs", "snapshot", f"{options['source_name']}/{name}@{tag}")
+
+
+def remove_snapshot(label: str, connection: Any, options: dict[str, Any], name: str, tag: str) -> None:
+    step_by(label, "remove_snapshot", "zfs", "destroy", f"{options['source_name']}/{name}@{tag}")
+
+
+def roll_back(label: str, connection: Any, options: dict[str, Any], name: str, tag: str, newer: bool) -> None:
+    """In one transaction; newer gives up the snapshots that came later."""
+    step_by(label, "revert", "zfs", "rollback", *(["-r"] if newer else []), f"{options['source_name']}/{name}@{tag}")
+
+
+def unchanged_since(connection: Any, options: dict[str, Any], name: str, tag: str) -> bool:
+    """Whether nothing was written since a snapshot; what is not written out yet would not be counted."""
+    source = options["source_name"]
+    run("zpool", "sync", source.partition("/")[0])
+    return ask("get", "-H", "-p", "-o", "value", f"written@{tag}", f"{source}/{name}") == [["0"]]
+
+
 BACKEND = Backend(
     type="zfs",
     fields={
@@ -215,11 +306,14 @@ BACKEND = Backend(
         "resize": Native("zfs set volsize", resize),
         "upload": Native("a copy in process, or qemu-img convert"),
         "download": Native("a copy in process, or qemu-img convert"),
-        "wipe": Native("blkdiscard"),
+        "wipe": Native("zeroes written in process, scrub or blkdiscard"),
         "convert": ONLY_RAW,
         "snapshot": Native("zfs snapshot"),
-        "flatten": STANDS_ALONE,
-        "migrate": Native("qemu-img convert"),
+        "flatten": Refused(
+            "a clone shares its blocks with the snapshot that it was made of for as long as it lives",
+            "make a full clone of it (volume_clone with mode: full), and remove it",
+        ),
+        "migrate": Native("qemu-img convert, or zfs rename"),
     },
     volume_formats=("raw",),
     build_choices=("never", "if_blank"),
@@ -233,8 +327,15 @@ BACKEND = Backend(
     preflight=preflight,
     option_error=option_error,
     granule=rounded(BLOCK),
+    shrink=Native("zfs set volsize", shrink),
+    thick=thick,
+    space=space,
+    wipes=wipes,
     landing=Landing("zfs create and rename", land, publish, discard, zvols, grow),
     linked=linked,
+    snapshots=Snapshots(
+        "zfs snapshot", snapshots, snapshot, remove_snapshot, roll_back, unchanged_since, drops_newer=True
+    ),
     constants={"target/path": "/dev/zvol"},  # libvirt makes it /dev/zvol/NAME, whatever stands there
     # storagepool.rng has one device for zfs where the driver builds a zpool of any number.
     schema_agrees=lambda options: len(options.get("devices", [])) < 2,

@@ -148,7 +148,10 @@ def test_what_is_written_in_place_is_marked_until_it_is_whole(tmp_path: Path, mo
     monkeypatch.setattr(transfer, "place", place)
     with read(source, "raw", tmp_path) as node:
         transfer.overwrite("volume 'p/v'", node, into, 3 * MIB, 4 * MIB)
-    assert seen == [(0, True), (MIB, True), (3 * MIB, True), (0, False)]
+    offsets, marked = zip(*seen)
+    assert (offsets[0], offsets[-1]) == (0, 0)
+    assert set(offsets) > {MIB, 3 * MIB}
+    assert marked == (True,) * (len(seen) - 1) + (False,)
 
 
 def test_compare(tmp_path: Path) -> None:
