@@ -1,0 +1,377 @@
+# Copyright: (c) 2026, kvm.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Snapshots: what is planned, what files tell of them, what backends answer, and guests that are frozen and thawed."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+
+import pytest
+
+from ansible_collections.kvm.storage.plugins.module_utils import commands, snapshot_files, volume_snapshot
+from ansible_collections.kvm.storage.plugins.module_utils.backends import logical, rbd, zfs
+from ansible_collections.kvm.storage.plugins.module_utils.errors import StorageError
+from ansible_collections.kvm.storage.plugins.module_utils.snapshots import INTERNAL, Snapshot, seconds_of
+
+LABEL = "volume 'images/web'"
+PARAMS = {"state": "present", "kind": "auto", "snapshot": None, "keep": None, "prefix": None, "size": None}
+DAY = 86400
+
+
+def want(**options):
+    return volume_snapshot.wanted(LABEL, {**PARAMS, **options})
+
+
+def state(*names, **more):
+    found = [Snapshot(name, INTERNAL, number * DAY) for number, name in enumerate(names)]
+    return {"snapshots": found, "unfinished": [], "same": False, "now": 9 * DAY, **more}
+
+
+@pytest.mark.parametrize(
+    ("before", "options", "steps"),
+    [
+        (state(), {"snapshot": "a"}, ["snapshot"]),
+        (state("a"), {"snapshot": "a"}, []),
+        (state("a"), {"snapshot": "a", "state": "absent"}, ["remove_snapshot"]),
+        (state("b"), {"snapshot": "a", "state": "absent"}, []),
+        (state("a"), {"snapshot": "a", "state": "reverted"}, ["revert"]),
+        (state("a", same=True), {"snapshot": "a", "state": "reverted"}, []),
+        (state("a", unfinished=["x"]), {"snapshot": "a"}, ["mend"]),
+        (state("a", unfinished=["x"]), {"snapshot": "a", "state": "reverted"}, ["mend", "revert"]),
+        (state("p1", "p2"), {"prefix": "p", "keep": {"last": 1}}, ["prune"]),
+        (state("p1", "p2"), {"prefix": "p", "keep": {"last": 2}}, []),
+        (state("q1", "q2", "p1"), {"prefix": "p", "keep": {"last": 1}}, []),
+        (state("p1"), {"prefix": "p", "keep": {"last": 1}, "snapshot": "p2"}, ["snapshot", "prune"]),
+        (state("p1"), {"prefix": "p", "keep": {"last": 1}, "snapshot": "q"}, ["snapshot"]),
+    ],
+)
+def test_plan(before, options, steps):
+    made = volume_snapshot.plan(before, want(**options))
+    assert made.steps == steps
+    assert (made.before == made.after) == (not set(steps) - {"mend"})
+
+
+def test_a_plan_tells_what_goes():
+    made = volume_snapshot.plan(state("p1", "mine", "p2"), want(prefix="p", keep={"last": 1}))
+    assert (made.before, made.after) == ({"snapshots": "mine, p1, p2"}, {"snapshots": "mine, p2"})
+    assert "DESTROYS" in made.risk
+    assert "DESTROYS" in volume_snapshot.plan(state("a"), want(snapshot="a", state="absent")).risk
+    assert "GIVES UP" in volume_snapshot.plan(state("a"), want(snapshot="a", state="reverted")).risk
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        *(({"snapshot": name}, "bad_name") for name in ["", "a@b", "a/b", "-a", ".a", "a b", "a\n", "x" * 101, "ü"]),
+        ({"snapshot": "kvm.storage-immutable"}, "bad_name"),
+        ({"keep": {"last": 0, "daily": None}, "prefix": "p"}, "bad_value"),
+        ({"keep": {"last": -1}, "prefix": "p"}, "bad_value"),
+        ({"keep": {"last": 1}, "prefix": ""}, "bad_value"),
+        ({"keep": {"last": 1}, "prefix": "p", "state": "absent", "snapshot": "a"}, "bad_value"),
+    ],
+)
+def test_what_can_not_be_meant(options, code):
+    with pytest.raises(StorageError) as error:
+        want(**options)
+    assert error.value.code == code
+
+
+# qcow2
+
+
+def qcow2(snapshots, l1=(1, 2, 0), size=1 << 20):
+    """The header, the L1 table and the snapshot table of a qcow2; a snapshot is (id, name, L1, size)."""
+    tables, entries, at = b"", b"", 4096
+    for key, name, entry_l1, entry_size in snapshots:
+        place = 1024 + len(tables)
+        tables += struct.pack(f">{len(entry_l1)}Q", *entry_l1)
+        extra = struct.pack(">QQ", 0, entry_size) if entry_size is not None else b""
+        fixed = struct.pack(">QIHHIIQII", place, len(entry_l1), len(key), len(name), 1000, 500000000, 0, 0, len(extra))
+        one = fixed + extra + key.encode() + name.encode()
+        entries += one.ljust(-(-len(one) // 8) * 8, b"\0")
+    head = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 3, 0, 0, 16, size, 0, len(l1), 512, 0, 0, len(snapshots), at)
+    image = head.ljust(512, b"\0") + struct.pack(f">{len(l1)}Q", *l1)
+    return (image.ljust(1024, b"\0") + tables).ljust(at, b"\0") + entries
+
+
+def file_of(tmp_path, data):
+    path = tmp_path / "web"
+    path.write_bytes(data)
+    return str(path)
+
+
+COPIED = 1 << 63
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "same"),
+    [
+        ([("1", "a", (1, 2, 0), 1 << 20)], True),
+        ([("1", "a", (1 | COPIED, 2), 1 << 20)], True),
+        ([("1", "a", (1, 2, 0), None)], True),
+        ([("1", "a", (1, 3, 0), 1 << 20)], False),
+        ([("1", "a", (1, 2, 0, 4), 1 << 20)], False),
+        ([("1", "a", (1, 2, 0), 1 << 21)], False),
+        ([("1", "b", (1, 2, 0), 1 << 20)], False),
+        ([("7", "bb", (9,), 5), ("1", "a", (1, 2, 0), 1 << 20)], True),
+    ],
+)
+def test_whether_a_qcow2_is_as_its_snapshot(tmp_path, snapshots, same):
+    assert snapshot_files.untouched(file_of(tmp_path, qcow2(snapshots)), "a") is same
+
+
+def test_snapshots_of_a_qcow2(tmp_path):
+    path = file_of(tmp_path, qcow2([("1", "first", (1,), 77), ("12", "second one", (2,), None)], size=99))
+    found = [one for one, dummy in snapshot_files.table(path).snapshots]
+    assert [(one.key, one.name, one.time, one.size) for one in found] == [
+        ("1", "first", 1000.5, 77),
+        ("12", "second one", 1000.5, 99),
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"QFI\xfb",
+        bytes(4096),
+        qcow2([("1", "a", (1,), 5)])[:4100],
+        qcow2([])[:60] + struct.pack(">IQ", 2**32 - 1, 4096) + bytes(8192),
+        qcow2([])[:60] + struct.pack(">IQ", 2**32 - 1, 2**63 - 1) + bytes(8192),
+    ],
+)
+def test_a_broken_table_is_read_without_harm(tmp_path, data):
+    path = file_of(tmp_path, data)
+    try:
+        found = snapshot_files.table(path)
+    except OSError:
+        return
+    assert len(found.snapshots) <= snapshot_files.MOST_SNAPSHOTS
+    snapshot_files.untouched(path, "a")
+
+
+# files
+
+
+def mark(path, **entries):
+    os.setxattr(path, snapshot_files.MARK, json.dumps(entries).encode())
+
+
+def test_files_with_their_mark(tmp_path):
+    (tmp_path / "web").write_bytes(b"x")
+    for name in ("web@a", "web@b", "web@c", "web@d", "other@a"):
+        (tmp_path / name).write_bytes(b"x")
+    role = {"role": "copy", "time": 5, "size": 7}
+    mark(tmp_path / "web@a", **{"web@a": role})
+    mark(tmp_path / "web@b", **{"web@a": role})  # a copy of it
+    mark(tmp_path / "web@c", **{"web@c": {"role": "else"}})
+    mark(tmp_path / "other@a", **{"other@a": role})
+    os.setxattr(tmp_path / "web@d", snapshot_files.MARK, b"no JSON")
+    os.symlink(tmp_path / "web@a", tmp_path / "web@e")
+    os.link(tmp_path / "web", tmp_path / "web@f")
+    mark(tmp_path / "web@f", **{"web@f": {"role": "frozen"}})
+    found = snapshot_files.beside(str(tmp_path), "web")
+    assert [(one.name, one.kind, one.time, one.size) for one in found] == [("a", "reflink", 5, 7)]
+    assert snapshot_files.half_frozen(str(tmp_path), "web") == [str(tmp_path / "web@f")]
+
+
+# backends
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """What commands say, by words of their line; and the lines that were run."""
+    said, ran = {}, []
+
+    def run_command(argv, **options):
+        line = " ".join(argv)
+        ran.append(line)
+        return 0, next((said[key] for key in sorted(said, key=len, reverse=True) if key in line), ""), ""
+
+    monkeypatch.setattr(commands, "runner", run_command)
+    said["ran"] = ran
+    return said
+
+
+CEPH = {"source_name": "vms", "hosts": [{"name": "mon"}]}
+
+
+def test_rbd(answers):
+    rows = [
+        {"name": "kvm.storage-immutable", "size": 5, "protected": "true", "timestamp": ""},
+        {"name": "a", "size": 5, "protected": "true", "timestamp": "Sun Nov 22 06:00:00 2026"},
+        {"name": "b", "size": 6, "protected": "false", "timestamp": "nonsense"},
+    ]
+    answers["snap ls"] = json.dumps(rows)
+    answers["children"] = json.dumps([{"pool": "vms", "image": "clone"}])
+    answers["children --format json vms/web@b"] = "[]"
+    found = rbd.snapshots(None, CEPH, "web")
+    assert [(one.name, one.size, one.protected, one.children) for one in found] == [
+        ("a", 5, True, ("vms/clone",)),
+        ("b", 6, False, ()),
+    ]
+    assert found[0].time == seconds_of("Sun Nov 22 06:00:00 2026")
+    assert found[1].time is None
+    answers["diff --from-snap a"] = "[]"
+    answers["diff --from-snap b"] = '[{"offset":0}]'
+    assert rbd.unchanged_since(None, CEPH, "web", "a")
+    assert not rbd.unchanged_since(None, CEPH, "web", "b")
+
+
+def test_zfs(answers):
+    answers["list"] = "tank/web@a\t100\t4096\t-\ntank/web@b\t200\t8192\ttank/c,tank/d\n"
+    found = zfs.snapshots(None, {"source_name": "tank"}, "web")
+    assert [(one.name, one.time, one.size, one.children) for one in found] == [
+        ("a", 100.0, 4096, ()),
+        ("b", 200.0, 8192, ("tank/c", "tank/d")),
+    ]
+    zfs.roll_back(LABEL, None, {"source_name": "tank"}, "web", "a", False)
+    zfs.roll_back(LABEL, None, {"source_name": "tank"}, "web", "a", True)
+    assert answers["ran"][-2:] == ["zfs rollback tank/web@a", "zfs rollback -r tank/web@a"]
+    answers["written@a"] = "0\n"
+    assert zfs.unchanged_since(None, {"source_name": "tank"}, "web", "a")
+    assert answers["ran"][-2] == "zpool sync tank"
+    answers["written@a"] = "512\n"
+    assert not zfs.unchanged_since(None, {"source_name": "tank"}, "web", "a")
+
+
+def lvs(*rows):
+    columns = logical.SNAPSHOT_COLUMNS.split(",")
+    return json.dumps({"report": [{"lv": [dict(zip(columns, row)) for row in rows]}]})
+
+
+def test_lvm(answers):
+    tag = "kvm.storage.snapshot:web:"
+    answers["lvs"] = lvs(
+        ("web", "", "1", "100", "", "", "", ""),
+        ("web.a", f"x,{tag}a", "50", "10", "100", "", "", "0.00"),
+        ("web.b", f"{tag}b", "40", "10", "100", "snapshot invalid", "", "100.00"),
+        ("web.c", "", "60", "10", "100", "", "", ""),  # somebody else's
+        ("copy", f"{tag}a", "60", "10", "100", "", "", ""),  # one that was renamed
+        ("web.t", f"{tag}t", "70", "100", "", "unknown", "thin", ""),
+    )
+    group = {"source_name": "vg"}
+    found = logical.snapshots(None, group, "web")
+    assert [(one.name, one.size, bool(one.trouble)) for one in found] == [
+        ("b", 100, True),
+        ("a", 100, False),
+        ("t", 100, False),
+    ]
+    assert logical.unchanged_since(None, group, "web", "a")
+    assert not logical.unchanged_since(None, group, "web", "t")
+    assert not logical.unchanged_since(None, group, "web", "b")
+
+
+@pytest.mark.parametrize("put_off", [False, True])
+@pytest.mark.parametrize(
+    ("thin", "commands_run"),
+    [("thin", ["lvcreate", "lvconvert"]), ("", ["lvconvert", "lvcreate"])],
+)
+def test_a_snapshot_of_lvm_outlives_its_revert(answers, monkeypatch, thin, commands_run, put_off):
+    """LVM uses up what it merges, and puts a merge off while something has the origin open."""
+    tag = "kvm.storage.snapshot:web:a"
+    answers["lvs"] = lvs(("web", "", "1", "100", "", "", thin, ""), ("web.a", tag, "5", "100", "", "", thin, ""))
+    merged = "web.kvm.storage-revert" if thin else "web.a"
+    looks = [put_off, put_off, False]
+
+    class Seen:
+        thin_pool = thin
+
+    def look(options):
+        there = looks.pop(0) if len(looks) > 0 else False
+        return logical.Contents({"web": Seen(), **({merged: Seen()} if there else {})})
+
+    monkeypatch.setattr(logical, "look", look)
+    monkeypatch.setattr(logical, "MERGE_PAUSE", 0)
+    logical.merge(LABEL, None, {"source_name": "vg"}, "web", "a", False)
+    ran = [line.split()[0] for line in answers["ran"] if not line.startswith(("lvs", "udevadm"))]
+    again = ["lvchange", "lvchange"] if put_off else []
+    place = commands_run.index("lvconvert") + 1
+    assert ran == [*commands_run[:place], *again, *commands_run[place:]]
+    assert any(line.endswith(f"--merge vg/{merged}") for line in answers["ran"])
+
+
+@pytest.mark.parametrize(
+    ("volume", "name", "wrong"), [("web", "a", False), ("web", "a=b", True), ("w" * 100, "a" * 30, True)]
+)
+def test_names_that_lvm_can_hold(volume, name, wrong):
+    assert bool(logical.snapshot_error(volume, name)) is wrong
+
+
+# guests
+
+
+class Guest:
+    """A domain with an agent that tells what it was asked."""
+
+    def __init__(self, connected=True, fails=False):
+        self.asked, self.connected, self.fails = [], connected, fails
+
+    def XMLDesc(self, flags):
+        state = "connected" if self.connected else "disconnected"
+        target = f"<target type='virtio' name='org.qemu.guest_agent.0' state='{state}'/>"
+        return f"<domain><devices><channel>{target}</channel></devices></domain>"
+
+    def name(self):
+        return "web01"
+
+    def fsFreeze(self, points, flags):
+        self.asked.append("freeze")
+        if self.fails:
+            raise volume_snapshot.libvirt.libvirtError("the agent says no")
+
+    def fsThaw(self, points, flags):
+        self.asked.append("thaw")
+
+
+def frozen(guest, **wish):
+    """A VolumeSnapshot of which only frozen() is asked."""
+    thing = object.__new__(volume_snapshot.VolumeSnapshot)
+    thing.guest = None if guest is None else volume_snapshot.Attachment(guest, "web01", "vda")
+    thing.result, thing.wish, thing.name = {"frozen": False}, {"crash_consistent": False, **wish}, "images/web"
+    return thing
+
+
+def test_a_guest_is_thawed_whatever_happens():
+    guest = Guest()
+    thing = frozen(guest)
+    with pytest.raises(RuntimeError), thing.frozen():
+        assert guest.asked == ["freeze"]
+        raise RuntimeError("the backend fails")
+    assert guest.asked == ["freeze", "thaw"]
+    assert thing.result["frozen"] is True
+
+
+@pytest.mark.parametrize(
+    ("connected", "fails", "crash_consistent", "asked", "refused"),
+    [
+        (True, False, False, ["freeze", "thaw"], False),
+        (True, True, False, ["freeze", "thaw"], True),
+        (True, True, True, ["freeze", "thaw", "thaw"], False),
+        (False, False, True, [], False),
+    ],
+)
+def test_what_is_asked_of_an_agent(connected, fails, crash_consistent, asked, refused):
+    guest = Guest(connected, fails)
+    thing = frozen(guest, crash_consistent=crash_consistent)
+    taken = []
+    try:
+        with thing.frozen():
+            taken.append(True)
+    except StorageError as error:
+        assert error.code == "not_frozen"
+    assert bool(taken) is not refused
+    assert guest.asked == asked
+    assert thing.result["frozen"] is (connected and not fails)
+
+
+def test_without_an_agent_it_must_be_said():
+    for connected, crash_consistent in ((True, False), (False, True)):
+        frozen(Guest(connected), crash_consistent=crash_consistent).require_consistent()
+    with pytest.raises(StorageError) as error:
+        frozen(Guest(False)).require_consistent()
+    assert (error.value.code, "crash_consistent: true" in str(error.value)) == ("not_frozen", True)
