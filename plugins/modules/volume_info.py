@@ -38,6 +38,16 @@ options:
     description: Whether libvirt looks at the pool anew first, so that files made beside it are seen.
     type: bool
     default: false
+  chain_info:
+    description:
+      - Whether the whole chain below each volume is told, member by member, with what is wrong with it.
+      - Headers are read, and never followed to what lies outside of all pools. C(rbd info) tells it of RBD images.
+    type: bool
+    default: false
+  max_depth:
+    description: On how many others, one after the other, a volume may stand before O(chain_info) warns of it.
+    type: int
+    default: 16
 """
 
 EXAMPLES = r"""
@@ -51,6 +61,17 @@ EXAMPLES = r"""
     msg: >-
       {{ images.volumes | selectattr('users', 'equalto', []) | selectattr('overlays', 'equalto', [])
       | map(attribute='name') }}
+
+- name: Look at the chains of a pool
+  kvm.storage.volume_info:
+    pool: images
+    chain_info: true
+    max_depth: 4
+  register: chains
+
+- name: Name what should be flattened or mended
+  ansible.builtin.debug:
+    msg: "{{ chains.volumes | selectattr('warnings') | map(attribute='name') }}"
 """
 
 RETURN = r"""
@@ -96,6 +117,44 @@ volumes:
       description: The files below it with their formats, nearest first.
       type: list
       elements: dict
+    chain:
+      description: The volume and all that it stands on, from the top down.
+      returned: with O(chain_info)
+      type: list
+      elements: dict
+      contains:
+        path:
+          description: Its path, or of an RBD image what C(rbd) calls it, as C(pool/image@snapshot).
+          type: str
+        pool:
+          description: The pool that it lies in. Null where it lies in none.
+          type: str
+        volume:
+          description: Its name there.
+          type: str
+        format:
+          description: Its format. For the volume itself that of the volume, below it as it is recorded.
+          type: str
+        recorded_format:
+          description: The format that the member above records for it. Null where there is none.
+          type: str
+        capacity:
+          description: The size that a guest would see, in bytes, with a readable form beside it. Null if unknown.
+          type: int
+        allocation:
+          description: The space that it takes, in bytes, with a readable form beside it. Null if unknown.
+          type: int
+    depth:
+      description: On how many others, one after the other, it stands.
+      returned: with O(chain_info)
+      type: int
+    warnings:
+      description:
+        - What is wrong with its chain. It is deeper than O(max_depth), a format is not recorded or is not that of the
+          header, or a member lies in no pool, can't be read or stands on itself.
+      returned: with O(chain_info)
+      type: list
+      elements: str
     overlays:
       description: The volumes that stand directly on it, among those returned.
       type: list
