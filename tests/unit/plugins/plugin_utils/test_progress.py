@@ -1,0 +1,47 @@
+# Copyright: (c) 2026, kvm.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""When a line is said of a long run, and what."""
+
+from __future__ import annotations
+
+from ansible_collections.kvm.storage.plugins.plugin_utils.progress import Lines
+
+GIB = 1 << 30
+
+
+def said(looks, total=100 * GIB):
+    """[(second, line)] of looks at (second, step, done); step None is a module that tells nothing."""
+    lines = Lines("h2", "volume_upload", 0.0)
+    found = []
+    for second, step, done in looks:
+        told = {} if step is None else {"pid": 1, "step": step, "done": done, "total": total}
+        line = lines.next(told, float(second))
+        if line:
+            found.append((second, line))
+    return found
+
+
+def test_each_five_percent():
+    looks = [(second, "upload", second * 2 * GIB) for second in range(1, 10)]
+    assert [second for second, line in said(looks)] == [3, 6, 9]
+    assert said(looks)[0][1] == "[h2] upload   6%  6.0 GiB of 100.0 GiB, 3 s"
+
+
+def test_each_ten_seconds_with_news():
+    assert [second for second, line in said([(second, "upload", second) for second in range(1, 35)])] == [10, 20, 30]
+
+
+def test_each_minute_without_news():
+    assert [second for second, line in said([(second, "upload", 7) for second in range(1, 200)])] == [10, 70, 130, 190]
+    assert said([(second, None, 0) for second in range(1, 100)]) == [(60, "[h2] volume_upload: 60 s")]
+
+
+def test_no_more_than_one_a_second():
+    assert [second for second, line in said([(n / 10, "upload", n * GIB) for n in range(1, 100)])] == list(range(1, 10))
+
+
+def test_a_step_without_a_total():
+    looks = [(second, "verify", 0) for second in range(1, 15)]
+    assert said(looks, total=None) == [(10, "[h2] verify, 10 s")]
