@@ -82,6 +82,8 @@ SCENARIOS = {
         Scenario("logical"),
         Scenario("thin"),
         Scenario("zfs"),
+        Scenario("resize_wipe"),
+        Scenario("snapshots", minutes=12),
         Scenario("mpath"),
         Scenario("clones"),
         Scenario("disk"),
