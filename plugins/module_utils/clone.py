@@ -249,7 +249,7 @@ def argument_spec() -> dict[str, Any]:
         "elements": "dict",
         "options": {"name": {"type": "str", "required": True}, "capacity": {"type": "str"}},
     }
-    source = {**volume.SOURCE_SPEC, "required": True}
+    source = {**volume.CLONE_SPEC, "required": True}
     return {**spec, "name": {"type": "str"}, "clones": each, "source": source}
 
 

@@ -120,16 +120,15 @@ def other_files(found: Inspected, limits: Limits) -> list[Refusal]:
 
 
 def of_member(path: str, form: str) -> list[Refusal]:
-    """Why a file that is there may not be a member of a chain: its header leads to other files, or can't be known."""
+    """Why a file that is there may not be a member of a chain, but for the name of its own backing store."""
     descriptor = open_image(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         found = inspect(descriptor, form)
     finally:
         os.close(descriptor)
-    named = replace(LIMITS, backing=True)
     if found.format in FOLLOWED:
         found.backing = None  # its name is followed by whoever asks
-    return other_files(found, named) + features(found)
+    return refusals(found, form, replace(LIMITS, virtual_size=1 << 63, formats=(*IMPORTED, "qed", "qcow")))
 
 
 def features(found: Inspected) -> list[Refusal]:

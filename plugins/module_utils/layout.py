@@ -332,7 +332,7 @@ class Layout:
     def link_source(self, one: volumes.Volume) -> None:
         """A clone comes after its source; one that is there already no longer needs it."""
         given = one.want["source"]
-        source = self.volumes.get((given["pool"], given["volume"])) if given else None
+        source = self.volumes.get((given.get("pool"), given.get("volume"))) if given else None
         if source is None or one.want["state"] == "absent":
             return
         if source.want["state"] == "present":

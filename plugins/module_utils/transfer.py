@@ -312,14 +312,16 @@ def place(label: str, data: Node, node: Node, offset: int, rate: int | None = No
 
 
 def mark(label: str, node: Node, size: int) -> None:
-    """From now on the volume passes for nothing: one write says so before any other is made."""
+    """From now on the volume passes for nothing: one write says so before any other is made.
+
+    It takes the place of a partition table or the label of a file system or of LVM.
+    """
     first = min(size, BLOCK)
     with memory() as descriptor:
         os.truncate(descriptor, first)
         os.pwrite(descriptor, MARK, 0)
         protocol = {"driver": "file", "filename": f"/dev/fd/{descriptor}"}
         place(label, Node(protocol, held=(descriptor,), size=first), node, 0)
-    zeroes(label, node, first, size)
 
 
 def zeroes(label: str, node: Node, start: int, end: int) -> None:

@@ -129,8 +129,11 @@ class Upload(Operation):
             return
         if before["foreign"]:
             self.require_there(before)
-        if not plan.steps:
-            return
+        if plan.steps:
+            self.check_content(before, plan)
+
+    def check_content(self, before: dict[str, Any], plan: Plan) -> None:
+        """The image may come in, the volume may take it, and there is room."""
         volume.refuse_operation(self.label, self.backend, "upload")
         self.require_local("a copy in process, or qemu-img,")
         self.check_thin_pool(before)
@@ -278,6 +281,20 @@ class Upload(Operation):
         permissions.apply(temporary, {**there, **self.want["options"].get("permissions", {})})
         files.replace(temporary, path)
         self.connection.unseen(self.pool_name)
+
+
+def for_volume(target: volume.Volume) -> Upload:
+    """The upload that a new volume of the volume module or of a layout begins with."""
+    source = target.want["source"]
+    given = {name: source.get(name) for name in ("url", "checksum", "compression", "url_networks")}
+    found = Upload.__new__(Upload)
+    want = {**target.want, "source": None}
+    volume.Volume.__init__(found, target.connection, want, target.backend, target.planned_pool)
+    found.options = {**given, "src": source.get("path"), "remote_src": True, "source_format": source["format"]}
+    found.source = Incoming(found.label, found.options)
+    found.replaces = found.done = False
+    found.before = target.before
+    return found
 
 
 def guards_error(thing: str, path: str) -> StorageError:

@@ -75,7 +75,8 @@ BACKING_SPEC = {
 }
 
 
-SOURCE_SPEC: dict[str, Any] = {
+IMAGE_FORMATS = ("raw", "qcow2", "qcow", "qed", "vdi", "vmdk", "vpc", "vhdx")
+CLONE_SPEC: dict[str, Any] = {
     "type": "dict",
     "options": {
         "pool": {"type": "str"},
@@ -84,6 +85,23 @@ SOURCE_SPEC: dict[str, Any] = {
         "mode": {"type": "str", "choices": ["auto", "full", "reflink", "linked"], "default": "auto"},
         "verify": {"type": "bool", "default": False},
     },
+}
+
+
+SOURCE_SPEC: dict[str, Any] = {
+    "type": "dict",
+    "options": {
+        **CLONE_SPEC["options"],
+        "volume": {"type": "str"},
+        "path": {"type": "path"},
+        "url": {"type": "str"},
+        "checksum": {"type": "str"},
+        "compression": {"type": "str", "choices": ["auto", "none", "gz", "xz", "bz2", "zst"], "default": "auto"},
+        "url_networks": {"type": "list", "elements": "str"},
+        "format": {"type": "str", "choices": list(IMAGE_FORMATS)},
+    },
+    "mutually_exclusive": [["volume", "path", "url"]],
+    "required_one_of": [["volume", "path", "url"]],
 }
 
 
@@ -145,6 +163,15 @@ def clean_source(thing: str, pool: str, source: dict[str, Any] | None) -> dict[s
     if source is None:
         return None
     found = fields.given(source)
+    if "volume" not in found:
+        if "format" not in found:
+            raise StorageError(
+                thing=thing,
+                code="format_undeclared",
+                reason="the format of the image is nowhere declared, and a header may lie",
+                way_out="give source.format",
+            )
+        return {"mode": "full", **found}
     found.setdefault("pool", pool)
     for name in (found["pool"], found["volume"]):
         guards.possible_name(thing, name)
@@ -233,7 +260,7 @@ def check_together(thing: str, want: dict[str, Any]) -> None:
 def check_source(want: dict[str, Any]) -> list[tuple[bool, str, str]]:
     """Options that a clone can't have."""
     options, source = want["options"], want["source"]
-    own = (source["pool"], source["volume"]) == (want["pool"], want["name"])
+    own = (source.get("pool"), source.get("volume")) == (want["pool"], want["name"])
     return [
         (own, "it can't be a clone of itself", "give it another name than its source"),
         (
@@ -275,9 +302,9 @@ def plan(before: dict[str, Any], want: dict[str, Any], backend: Backend | None) 
         )
     if not before["exists"]:
         steps = (["remove_leftover"] if before["leftover"] else []) + (["refresh"] if before["listed"] else [])
-        steps += ["clone" if want["source"] else "create"] + (["protect"] if want["immutable"] else [])
+        steps += [filled_by(want) or "create"] + (["protect"] if want["immutable"] else [])
         return Plan(steps, None, wanted_state(want, backend))
-    steps = [*unseen(before), *(["clone"] if before["unfinished"] else [])]
+    steps = [*unseen(before), *([filled_by(want)] if before["unfinished"] else [])]
     if before["protected"] and want["immutable"] is False:
         steps.append("release")
     if grows(before, want):
@@ -343,7 +370,7 @@ def wanted_state(want: dict[str, Any], backend: Backend | None) -> dict[str, Any
     found.update(
         state="present",
         format=format_of(want, backend),
-        source=f"{want['source']['pool']}/{want['source']['volume']}" if want["source"] else None,
+        source=source_shown(want["source"]),
         preallocation=want["preallocation"],
         thin_pool=want["thin_pool"],
         immutable=want["immutable"] or None,
@@ -351,6 +378,19 @@ def wanted_state(want: dict[str, Any], backend: Backend | None) -> dict[str, Any
         encryption="luks" if "encryption" in want["options"] else None,
     )
     return found
+
+
+def filled_by(want: dict[str, Any]) -> str:
+    """The step that makes a new volume with a content; empty for one that is made empty."""
+    if not want["source"]:
+        return ""
+    return "clone" if "volume" in want["source"] else "upload"
+
+
+def source_shown(source: dict[str, Any] | None) -> str | None:
+    if source is None:
+        return None
+    return f"{source['pool']}/{source['volume']}" if "volume" in source else source.get("path") or source["url"]
 
 
 def format_of(want: dict[str, Any], backend: Backend | None, source_format: str | None = None) -> str | None:
@@ -646,11 +686,13 @@ class Volume(Thing):
         if not before["exists"]:
             if not plan.unknown:
                 self.check_new(before)
+                if self.want["source"]:
+                    self.check_filled(before, plan)
                 plan.warnings += self.room_for_new()
             return
         self.check_same(before)
         if before["unfinished"]:
-            self.check_clone()
+            self.check_filled(before, plan)
         if "resize" in plan.steps:
             self.check_resize(before, released="release" in plan.steps)
             plan.warnings += self.room_to_grow(before)
@@ -694,9 +736,7 @@ class Volume(Thing):
             )
         if self.want["backing"]:
             self.check_backing()
-        if self.want["source"]:
-            self.check_clone()
-        elif backend.sparse is not None and self.want["thin_pool"] is None:
+        if backend.sparse is not None and not self.want["source"] and self.want["thin_pool"] is None:
             self.check_whole(backend.sparse)
         if self.want["preallocation"] == "full" and not self.directory():
             raise StorageError(
@@ -710,10 +750,17 @@ class Volume(Thing):
         if self.want["immutable"]:
             self.check_protect(before)
 
-    def check_clone(self) -> None:
-        from . import clone  # of no use to other volumes
+    def check_filled(self, before: dict[str, Any], plan: Plan) -> None:
+        """What stands against the content that it shall begin with."""
+        if filled_by(self.want) == "clone":
+            from . import clone  # of no use to other volumes
 
-        clone.check(self)
+            clone.check(self)
+            return
+        from . import upload
+
+        coming = upload.for_volume(self)
+        coming.check_content(before, plan)
 
     def check_whole(self, sparse: Refused) -> None:
         """All of a volume is reserved where less would be a danger to it."""
@@ -763,6 +810,8 @@ class Volume(Thing):
         """Whether its pool has room for a volume that is not there yet."""
         options, thin_pool = self.want["options"], self.want["thin_pool"]
         capacity, now = options.get("capacity", 0), options.get("allocation", 0)
+        if filled_by(self.want) == "upload":
+            return []  # told with its image
         if self.want["source"] and not (self.planned_source is not None and not self.planned_source.before["exists"]):
             from . import clone  # of no use to other volumes
 
@@ -1188,6 +1237,13 @@ class Volume(Thing):
             xmltree.put(tree, "backingStore/path", self.backing_path() or "")
             xmltree.put(tree, "backingStore/format/@type", self.backing_format() or "")
         return tree, flags
+
+    def upload(self) -> None:
+        from . import upload  # of no use to other volumes
+
+        coming = upload.for_volume(self)
+        coming.upload()
+        self.before["path"] = coming.before["path"]
 
     def clone(self) -> None:
         from . import clone  # of no use to other volumes

@@ -136,23 +136,45 @@ options:
         choices: [raw, qcow2, qcow, qed]
   source:
     description:
-      - The volume that a new one begins as a clone of. One that is there already is not compared with it.
-      - Nobody may write the source while it is cloned.
+      - What a new volume begins with. One of O(source.volume), O(source.path) and O(source.url) is given. A volume that
+        is there already is not compared with it.
+      - Nobody may write a volume while it is cloned. An image is looked at before any tool reads it, as
+        M(kvm.storage.volume_upload) tells, which also has more options.
     type: dict
     suboptions:
       pool:
-        description: Its pool, of any type. The pool of the new volume unless given.
+        description: The pool of O(source.volume), of any type. The pool of the new volume unless given.
         type: str
       volume:
-        description: Its name.
+        description: The name of a volume to clone.
         type: str
-        required: true
+      path:
+        description: The path of an image on the host.
+        type: path
+      url:
+        description: The https address of an image, or http with a O(source.checksum).
+        type: str
       format:
-        description: Its format, which must be declared here, by a domain or by the item of the same layout.
+        description:
+          - The format of the volume or image. Of a volume it may be declared by a domain or by the item of the same
+            layout instead.
         type: str
-        choices: [raw, qcow2, qcow, qed, vdi, vmdk, vpc]
+        choices: [raw, qcow2, qcow, qed, vdi, vmdk, vpc, vhdx]
+      checksum:
+        description: What an image must have, such as V(sha256:) and its digits, or the address of a list of such.
+        type: str
+      compression:
+        description: How an image is compressed. V(auto) tells by how it begins.
+        type: str
+        choices: [auto, none, gz, xz, bz2, zst]
+        default: auto
+      url_networks:
+        description: Internal networks that O(source.url) may lead to.
+        type: list
+        elements: str
       mode:
         description:
+          - How a volume is cloned.
           - V(full) copies what a guest sees, whatever the two pools and formats are.
           - V(reflink) shares the blocks of the source and stands by itself. xfs and btrfs can, and LVM thin pools.
           - V(linked) stands on its source, as an overlay in a pool of files, or by C(rbd clone) or C(zfs clone).

@@ -56,6 +56,7 @@ class Place:
     content  (name) -> the checksum of a volume, seen without the collection.
     names    the next names of new volumes.
     folder   for what comes out; in its pool "other" volumes can be moved to.
+    slow     whether every look takes seconds: nothing is predicted, and nothing done twice.
     """
 
     host: Host
@@ -66,6 +67,7 @@ class Place:
     content: Callable[[str], str]
     names: Iterator[str]
     folder: Path
+    slow: bool = False
 
     @property
     def backend(self) -> Backend:
@@ -88,6 +90,8 @@ class Place:
 
     def do(self, module: str, **args: Any) -> dict[str, Any]:
         """Predicted, done, and not done again."""
+        if self.slow:
+            return self.host.ok(module, pool=self.pool, **args)
         predicted = self.host.ok(module, check=True, pool=self.pool, **args)
         done = self.host.ok(module, pool=self.pool, **args)
         assert done["changed"], done
@@ -165,12 +169,6 @@ def upload(place: Place) -> None:
     source.write_bytes(DATA)
     wanted = {"src": str(source), "remote_src": True, "source_format": "raw"}
     if place.refused("clone"):  # what is there is written anew
-        place.host.ok("volume_upload", pool=place.pool, name=place.name, replace=True, **wanted)
-        assert place.content(place.name) == checksum(DATA)
-        source.write_bytes(DATA[::-1])
-        place.do("volume_upload", name=place.name, replace=True, **wanted)
-        assert place.content(place.name) == checksum(DATA[::-1])
-        source.write_bytes(DATA)
         place.do("volume_upload", name=place.name, replace=True, **wanted)
         assert place.content(place.name) == checksum(DATA)
         return

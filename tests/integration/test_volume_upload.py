@@ -370,3 +370,20 @@ def test_partition(host: Host, scratch: Path, disk_node: DiskNode) -> None:
             host.refused("volume_upload", "in_use", **{**other, "replace": True})
         finally:
             subprocess.run(["umount", "/mnt"], check=True)
+
+
+def test_layout(host: Host, images: Path, scratch: Path) -> None:
+    """An image is the beginning of a volume, and what the item says besides is kept up afterwards."""
+    image = make_image("qcow2", scratch / "image.qcow2", "8M")
+    item = {"pool": "images", "name": "web.raw", "format": "raw", "source": {"path": str(image), "format": "qcow2"}}
+    done = host.converge("layout", ["volume 'images/web.raw': upload"], "image.qcow2", volumes=[item])
+    assert done["plan"]["create"] == 1
+    assert (images / "web.raw").stat().st_size == 8 << 20
+    grown = {**item, "capacity": "16MiB", "permissions": {"mode": "0640"}}
+    wanted = [f"volume 'images/web.raw': {step}" for step in ("resize", "set_permissions")]
+    host.converge("layout", wanted, volumes=[grown])
+    wrong = {**item, "name": "other.raw", "source": {"path": str(image), "format": "raw"}}
+    host.refused("layout", "format_mismatch", volumes=[wrong])
+    host.refused("layout", "format_undeclared", volumes=[{**wrong, "source": {"path": str(image)}}])
+    outside = {"path": str(make_image("qcow2", scratch / "o.qcow2", "8M", "-b", str(image), "-F", "qcow2"))}
+    host.refused("layout", "backing_file", volumes=[{**wrong, "source": {**outside, "format": "qcow2"}}])
