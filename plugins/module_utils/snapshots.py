@@ -52,6 +52,7 @@ class Snapshots:
     error(volume name, snapshot name) -> what is wrong with a new name, or "".
     sized      whether a snapshot is given a size, for what changes afterwards.
     drops_newer whether a revert destroys the snapshots that came later.
+    listed     whether libvirt lists snapshots among the volumes.
     """
 
     command: str
@@ -63,6 +64,7 @@ class Snapshots:
     error: Callable[[str, str], str] = lambda volume, snapshot: ""
     sized: bool = False
     drops_newer: bool = False
+    listed: bool = False
 
 
 def seconds_of(text: str) -> float | None:

@@ -16,6 +16,7 @@ from .backends.shared import PERMISSIONS
 from .errors import StorageError
 from .fields import At, Group
 from .plan import Plan, Thing
+from .retention import RULES
 
 if TYPE_CHECKING:
     from .contents import Contents, Entry, Unlisted
@@ -105,6 +106,15 @@ SOURCE_SPEC: dict[str, Any] = {
 }
 
 
+SNAPSHOTS_SPEC: dict[str, Any] = {
+    "type": "dict",
+    "options": {
+        "prefix": {"type": "str", "required": True},
+        "keep": {"type": "dict", "required": True, "options": {name: {"type": "int"} for name in RULES}},
+    },
+}
+
+
 def argument_spec() -> dict[str, Any]:
     """The options of one volume, without those of the connection."""
     return {
@@ -116,6 +126,7 @@ def argument_spec() -> dict[str, Any]:
         "immutable": {"type": "bool"},
         "backing": BACKING_SPEC,
         "source": SOURCE_SPEC,
+        "snapshots": SNAPSHOTS_SPEC,
         **headroom.OVERCOMMIT_SPEC,
         **fields.spec(FIELDS),
     }
@@ -138,6 +149,7 @@ def wanted(options: dict[str, Any]) -> dict[str, Any]:
         "immutable": options.get("immutable"),
         "backing": clean_backing(label, pool, options.get("backing")),
         "source": clean_source(label, pool, options.get("source")),
+        "snapshots": options.get("snapshots"),
         "policy": headroom.policy_of(label, options),
         "options": fields.clean(label, FIELDS, fields.given(options)),
     }
@@ -313,6 +325,8 @@ def plan(before: dict[str, Any], want: dict[str, Any], backend: Backend | None) 
         steps.append("set_permissions")
     if want["immutable"] and not before["protected"]:
         steps.append("protect")
+    if before["snapshots"]:
+        steps.append("keep_snapshots")
     present = shown(before)
     after = {**present, **{name: want["options"][name] for name in CHANGEABLE if name in want["options"]}}
     if "resize" not in steps and "capacity" in present:
@@ -323,6 +337,8 @@ def plan(before: dict[str, Any], want: dict[str, Any], backend: Backend | None) 
         after["immutable"] = want["immutable"]
     if "set_permissions" not in steps:
         after["permissions"] = present.get("permissions")
+    if before["snapshots"]:
+        present["snapshots"], after["snapshots"] = (state["snapshots"] for state in before["snapshots"])
     return Plan(steps, present, after, risk="in place")
 
 
@@ -425,6 +441,7 @@ class Volume(Thing):
         self.before: dict[str, Any] = {}
         self.planned_backing: Volume | None = None
         self.planned_source: Volume | None = None
+        self.keeping: Any = None  # the retention of its snapshots
         self.earlier: list[str] = []  # of the same pool, which are made before this one
         if "permissions" in want["options"]:
             want["options"]["permissions"] = permissions.resolved(
@@ -471,6 +488,16 @@ class Volume(Thing):
     # reading
 
     def read(self) -> dict[str, Any]:
+        before = self.read_volume()
+        if self.want["snapshots"] and self.want["state"] == "present" and before["exists"] and not before["foreign"]:
+            from . import volume_snapshot  # of no use to other volumes
+
+            self.keeping = volume_snapshot.of_volume(self)
+            kept = self.keeping.plan(self.keeping.read())
+            before["snapshots"] = (kept.before, kept.after) if kept.steps else None
+        return before
+
+    def read_volume(self) -> dict[str, Any]:
         before: dict[str, Any] = {
             "exists": False,
             "listed": False,
@@ -485,6 +512,7 @@ class Volume(Thing):
             "protected": False,
             "in_use": False,
             "unfinished": False,
+            "snapshots": None,
             "encrypted": False,
             "secret_known": False,
             "path": "",
@@ -705,6 +733,8 @@ class Volume(Thing):
                 reason="permissions of a volume that exists can only be set on a file of this host",
                 way_out="leave permissions out",
             )
+        if "keep_snapshots" in plan.steps:
+            self.keeping.check(self.keeping.before, self.keeping.plan(self.keeping.before))
         if {"protect", "release"} & set(plan.steps):
             self.check_protect(before)
 
@@ -1237,6 +1267,11 @@ class Volume(Thing):
             xmltree.put(tree, "backingStore/path", self.backing_path() or "")
             xmltree.put(tree, "backingStore/format/@type", self.backing_format() or "")
         return tree, flags
+
+    def keep_snapshots(self) -> None:
+        """Remove the snapshots that no rule keeps."""
+        for step in self.keeping.plan(self.keeping.before).steps:
+            getattr(self.keeping, step)()
 
     def upload(self) -> None:
         from . import upload  # of no use to other volumes

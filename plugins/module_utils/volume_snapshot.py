@@ -586,6 +586,11 @@ class VolumeSnapshot(Operation):
         self.connection.unseen(self.pool_name)
         self.connection.show(self.pool_name)
 
+    def changed_natively(self) -> None:
+        """libvirt looks at the pool when all is done."""
+        if self.native.listed:
+            self.connection.unseen(self.pool_name)
+
     def snapshot(self) -> None:
         name = self.wish["snapshot"]
         self.result["frozen"] = False if self.guest is not None else None
@@ -594,6 +599,7 @@ class VolumeSnapshot(Operation):
                 self.native.create(
                     self.label, self.connection, self.pool_options(), self.volume_name, name, self.wish["size"]
                 )
+            self.changed_natively()
             return
         if self.way == EXTERNAL and self.guest is not None:
             self.take_from_guest(name)
@@ -695,6 +701,7 @@ class VolumeSnapshot(Operation):
     def remove(self, one: Snapshot) -> None:
         if one.kind == NATIVE:
             self.native.delete(self.label, self.connection, self.pool_options(), self.volume_name, one.name)
+            self.changed_natively()
             return
         if one.kind == INTERNAL:
             by_file.remove_internal(self, one.name)
@@ -760,6 +767,15 @@ def agent_answers(domain: Any) -> bool:
         target.get("name") == AGENT and target.get("state") == "connected"
         for target in tree.iterfind("devices/channel/target")
     )
+
+
+def of_volume(target: Any) -> VolumeSnapshot:
+    """The retention of a volume's snapshots, as an item of a layout declares it."""
+    given = target.want["snapshots"]
+    spec = {name: option.get("default") for name, option in argument_spec().items()}
+    form = target.want["options"].get("format")
+    options = {**spec, "pool": target.pool_name, "name": target.volume_name, "format": form, **given}
+    return VolumeSnapshot(target.connection, options, target.planned_pool)
 
 
 def run() -> None:

@@ -192,6 +192,41 @@ options:
         immutable attribute. Meant for the base of overlays.
       - Set it to V(false) to grow or to remove the volume.
     type: bool
+  snapshots:
+    description:
+      - How many snapshots the volume keeps, as M(kvm.storage.volume_snapshot) tells. Those whose names begin with
+        O(snapshots.prefix) and that no rule keeps are destroyed; others are left alone.
+    type: dict
+    suboptions:
+      prefix:
+        description: What the names of the snapshots under the rules begin with.
+        type: str
+        required: true
+      keep:
+        description:
+          - Each rule keeps the newest snapshot of each of its periods, as many periods as it says, and a period without
+            a snapshot does not count. Periods are those of UTC. One that any rule keeps stays.
+        type: dict
+        required: true
+        suboptions:
+          last:
+            description: So many of the newest.
+            type: int
+          hourly:
+            description: The newest of each of so many hours.
+            type: int
+          daily:
+            description: The newest of each of so many days.
+            type: int
+          weekly:
+            description: The newest of each of so many weeks of ISO 8601.
+            type: int
+          monthly:
+            description: The newest of each of so many months.
+            type: int
+          yearly:
+            description: The newest of each of so many years.
+            type: int
   permissions:
     description: Mode, owner, group and label of the file. Those of an existing one can be changed on the host itself.
     type: dict

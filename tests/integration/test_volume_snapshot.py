@@ -799,3 +799,17 @@ def test_overlay_of_a_running_guest_is_as_private_as_its_disk(host: Host, images
     finally:
         os.umask(before)
     assert stat.S_IMODE((images / "web@one").stat().st_mode) == 0o600
+
+
+def test_layout(host: Host, images: Path) -> None:
+    """An item says how many snapshots its volume keeps; those of other names are none of its affair."""
+    disk = {"pool": "images", "name": "kept.qcow2", "format": "qcow2"}
+    item = {**disk, "capacity": "8MiB", "snapshots": {"prefix": "auto-", "keep": {"last": 2}}}
+    host.converge("layout", ["volume 'images/kept.qcow2': create"], volumes=[item])
+    for name in ("auto-1", "mine", "auto-2", "auto-3", "auto-4"):
+        host.ok("volume_snapshot", **disk, snapshot=name)
+    host.converge("layout", ["volume 'images/kept.qcow2': keep_snapshots"], "auto-3", volumes=[item])
+    found = host.ok("volume_snapshot_info", **disk)["snapshots"]
+    assert sorted(one["name"] for one in found) == ["auto-3", "auto-4", "mine"]
+    none = {**item, "snapshots": {"prefix": "auto-", "keep": {"last": 0}}}
+    host.refused("layout", "bad_value", "would remove them all", volumes=[none])

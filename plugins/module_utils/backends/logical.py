@@ -14,13 +14,14 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 from typing import Any
 
 from .. import block
 from ..backend import LIBVIRT, OPERATIONS, Backend, Landing, Native, Refused
 from ..commands import run
 from ..contents import THIN_POOL, Contents, Entry, Unlisted
-from ..errors import StorageError
+from ..errors import StepFailed, StorageError
 from ..fields import At
 from ..snapshots import NATIVE, Snapshot, Snapshots
 from .shared import (
@@ -43,6 +44,8 @@ COLUMNS = (
     "vg_name,vg_uuid,vg_extent_size,lv_name,lv_uuid,lv_size,lv_layout,lv_role,lv_active,lv_device_open,"
     "lv_health_status,pool_lv,origin,origin_size,data_percent,metadata_percent"
 )
+OLD = ".kvm.storage-old"  # ends the name that a volume has while another one takes its place
+HALF = "nothing, since a revert was killed; 'lvrename {} {} {}' brings the volume back"
 # What LVM keeps for itself, see lvm(8).
 NAME = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]*", re.ASCII)
 RESERVED_BEGINNING = ("snapshot", "pvmove")
@@ -87,8 +90,11 @@ def look(options: dict[str, Any]) -> Contents:
     if finished.returncode != 0:
         raise unseen(group, report, finished.stderr)
     rows = [row for part in report.get("report", []) for row in part.get("lv", []) if row["vg_name"] == group]
-    entries = [entry(row, rows) for row in rows]
-    return Contents({one.name: one for one in entries}, int(rows[0]["vg_extent_size"]) if rows else DEFAULT_EXTENT)
+    entries = {one.name: one for one in (entry(row, rows) for row in rows)}
+    for one in [one for one in entries.values() if one.name.endswith(OLD)]:
+        name = one.name[: -len(OLD)]
+        entries.setdefault(name, replace(one, name=name, kind=HALF.format(group, one.name, name)))
+    return Contents(entries, int(rows[0]["vg_extent_size"]) if rows else DEFAULT_EXTENT)
 
 
 def unseen(group: str, report: dict[str, Any], stderr: str) -> StorageError:
@@ -270,6 +276,7 @@ def shared(label: str, connection: Any, options: dict[str, Any], source: str, hi
 
 MARK = "kvm.storage.snapshot"  # begins the tag of a snapshot; its volume and its name follow
 SNAPSHOT_COLUMNS = "lv_name,lv_tags,lv_time,lv_size,origin_size,lv_snapshot_invalid,pool_lv,snap_percent"
+NEW = ".kvm.storage-revert"  # ends the name of what takes the place of a volume
 MERGE_PAUSE = 0.5  # seconds between two looks at a merge
 SECONDS = 'report/time_format="%s"'
 
@@ -326,34 +333,47 @@ def remove_snapshot(label: str, connection: Any, options: dict[str, Any], volume
     step_by(label, "remove_snapshot", "lvremove", "--yes", "--", f"{options['source_name']}/{volume}.{name}")
 
 
-def merge(label: str, connection: Any, options: dict[str, Any], volume: str, name: str, newer: bool) -> None:
-    """LVM uses up what it merges: a copy of a thin snapshot, else the snapshot itself, which is taken anew."""
+def revert(label: str, connection: Any, options: dict[str, Any], volume: str, name: str, newer: bool) -> None:
+    """While the volume is not active: then nothing has it open, and LVM puts nothing off to an activation to come."""
     group, own = options["source_name"], f"{volume}.{name}"
     rows = {row["lv_name"]: row for row in reported(group)}
-    if not rows[own]["pool_lv"]:
-        merge_one(label, options, volume, own)
-        snapshot(label, connection, options, volume, name, int(rows[own]["lv_size"]))
-        return
-    passing = f"{volume}.kvm.storage-revert"
-    if passing in rows:  # a killed run left it
-        step_by(label, "revert", "lvremove", "--yes", "--", f"{group}/{passing}")
-    step_by(label, "revert", "lvcreate", "--snapshot", "--name", passing, "--", f"{group}/{own}")
-    merge_one(label, options, volume, passing)
-
-
-def merge_one(label: str, options: dict[str, Any], volume: str, own: str) -> None:
-    """Merge a snapshot into its origin, and wait for the end.
-
-    LVM puts it off to the next activation where something has the origin open, be it udev in passing.
-    """
-    group = options["source_name"]
     run("udevadm", "settle", "--timeout=30")
-    step_by(label, "revert", "lvconvert", "--yes", "--interval", "1", "--merge", f"{group}/{own}")
-    if own in look(options).entries:
-        for active in ("n", "y"):
-            step_by(label, "revert", "lvchange", "--activate", active, "--", f"{group}/{volume}")
+    step_by(label, "revert", "lvchange", "--activate", "n", "--", f"{group}/{volume}")
+    try:
+        if rows[own]["pool_lv"]:
+            put_in_place(label, group, volume, own, rows)
+        else:
+            step_by(label, "revert", "lvconvert", "--yes", "--merge", "--", f"{group}/{own}")
+    finally:
+        step_by(label, "revert", "lvchange", "--activate", "y", "--", f"{group}/{volume}")
+    if rows[own]["pool_lv"]:
+        step_by(label, "revert", "lvremove", "--yes", "--", f"{group}/{volume}{OLD}")
+        return
     while own in look(options).entries:
         time.sleep(MERGE_PAUSE)
+    snapshot(label, connection, options, volume, name, int(rows[own]["lv_size"]))  # the merge has used it up
+
+
+def put_in_place(label: str, group: str, volume: str, own: str, rows: dict[str, dict[str, str]]) -> None:
+    """A copy of a thin snapshot takes the name of its volume.
+
+    A merge would end all further ones: LVM forgets of the other snapshots whose they are.
+    """
+    passing, old = f"{volume}{NEW}", f"{volume}{OLD}"
+    for left in (passing, old):  # by a killed run
+        if left in rows:
+            step_by(label, "revert", "lvremove", "--yes", "--", f"{group}/{left}")
+    tags = [word for tag in rows[volume]["lv_tags"].split(",") if tag for word in ("--addtag", tag)]
+    step_by(
+        *(label, "revert", "lvcreate", "--snapshot", "--setactivationskip", "n", "--activate", "n"),
+        *("--name", passing, *tags, "--", f"{group}/{own}"),
+    )
+    step_by(label, "revert", "lvrename", "--", group, volume, old)
+    try:
+        step_by(label, "revert", "lvrename", "--", group, passing, volume)
+    except StepFailed:
+        run("lvrename", "--", group, old, volume)
+        raise
 
 
 def unchanged_since(connection: Any, options: dict[str, Any], volume: str, name: str) -> bool:
@@ -428,8 +448,9 @@ BACKEND = Backend(
     landing=Landing("lvcreate and lvrename", land, publish, discard, volumes, grow_landed, zeroed=False),
     shared=shared,
     snapshots=Snapshots(
-        *("lvcreate --snapshot", snapshots, snapshot, remove_snapshot, merge, unchanged_since, snapshot_error),
+        *("lvcreate --snapshot", snapshots, snapshot, remove_snapshot, revert, unchanged_since, snapshot_error),
         sized=True,
+        listed=True,
     ),
     shrink=Native("lvreduce", shrink),
     thick=lambda options, name: True,

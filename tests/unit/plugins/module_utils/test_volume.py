@@ -40,6 +40,7 @@ def state(exists=True, *, listed=True, leftover=False, unfinished=False, protect
         "listed": listed,
         "leftover": leftover,
         "unfinished": unfinished,
+        "snapshots": None,
         "options": options if exists else {},
         "header": "qcow2" if exists else None,
         "backing": None,
