@@ -242,7 +242,7 @@ def in_place(target: volume.Volume, source: nodes.Node) -> None:
 def argument_spec() -> dict[str, Any]:
     """The options of one clone or of several of one source."""
     spec = volume.argument_spec()
-    for name in ("state", "backing", "allocation", "immutable", "encryption", "name", "source"):
+    for name in ("state", "backing", "allocation", "immutable", "encryption", "name", "source", "snapshots"):
         del spec[name]
     each = {
         "type": "list",

@@ -401,7 +401,7 @@ class Migrate(Operation):
 
     def came_about(self) -> None:
         """The target is there, and libvirt has to look for it."""
-        for name in {self.pool_name, self.target.pool_name}:
+        for name in sorted({self.pool_name, self.target.pool_name}):
             self.connection.unseen(name)
             self.connection.show(name)
         self.target.read()

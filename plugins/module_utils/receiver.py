@@ -14,9 +14,9 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 from typing import Any
@@ -93,10 +93,15 @@ class Receiver:
         argv = ["qemu-nbd", "--persistent", "--format=raw", f"--socket={place}", *options, "--", path]
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place)
-        try:
-            self.lender = os.posix_spawnp(argv[0], argv, {"PATH": PATH, "LC_ALL": "C"})
-        except FileNotFoundError:
-            raise Failed("missing_command", "qemu-nbd is not on that host; install qemu-utils or qemu-img") from None
+        program = shutil.which(argv[0], path=PATH)
+        if program is None:
+            raise Failed("missing_command", "qemu-nbd is not on that host; install qemu-utils or qemu-img")
+        self.lender = os.fork()
+        if not self.lender:
+            try:
+                os.execve(program, argv, {"PATH": PATH, "LC_ALL": "C"})
+            finally:
+                os._exit(127)
         deadline = time.monotonic() + WAIT
         while not os.path.exists(place):
             if os.waitpid(self.lender, os.WNOHANG)[0]:
@@ -160,7 +165,7 @@ def main(folder: str, uri: str, pool: str, name: str, prefix: str) -> None:
     receiver = Receiver(folder, uri, pool, name, prefix)
 
     def leave(number: int, frame: Any) -> None:
-        sys.exit(1)
+        raise SystemExit(1)
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, leave)

@@ -66,13 +66,14 @@ def hidden(target: volume.Volume) -> Iterator[str]:
     for name in way.leftovers(target.connection, options):
         if name.startswith(begins) and not name.startswith(f"{begins}{os.getpid()}-"):
             discard(target, options, name)
+    published = False
     try:
         yield own
-    except BaseException:
+        published = True
+    finally:
         with contextlib.suppress(StorageError):  # the next run removes it
-            if own in way.leftovers(target.connection, options):
+            if not published and own in way.leftovers(target.connection, options):
                 discard(target, options, own)
-        raise
 
 
 def discard(target: volume.Volume, options: dict[str, Any], name: str) -> None:

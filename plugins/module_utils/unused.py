@@ -52,7 +52,7 @@ def some(thing: str, node: nodes.Node, offset: int, length: int) -> bytes:
     descriptor = os.memfd_create("content")
     try:
         os.ftruncate(descriptor, length)
-        window = Window(node.protocol, held=node.keep, size=length, below=node, offset=offset)
+        window = Window(protocol=node.protocol, held=node.keep, size=length, below=node, offset=offset)
         target = nodes.file_node(f"/dev/fd/{descriptor}", "raw", held=(descriptor,))
         qemu_img.convert(thing, window, target, create=False, step="read")
         return os.pread(descriptor, length, 0)

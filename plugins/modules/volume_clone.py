@@ -101,8 +101,8 @@ options:
     type: str
   format:
     description:
-      - The format of the volume. A new one is V(raw), or V(qcow2) where it has a O(backing) store, unless the pool
-        has formats of its own, as disk pools have.
+      - The format of the clone. It is that of the source unless given, where the pool can hold it, and V(qcow2) where
+        it stands on its source.
       - Declare it for every volume that a guest can write to.
     type: str
     choices:
@@ -130,9 +130,6 @@ options:
     type: str
   lazy_refcounts:
     description: Whether a new qcow2 postpones its reference counts.
-    type: bool
-  extended_l2:
-    description: Whether a new qcow2 has subclusters.
     type: bool
   extended_l2:
     description: Whether a new qcow2 has subclusters.

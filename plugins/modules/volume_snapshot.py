@@ -70,8 +70,8 @@ options:
       - V(present) takes the snapshot where there is none of the name.
       - V(absent) destroys the snapshot. The volume keeps its content.
       - V(reverted) gives the volume the content that it had, and the size. That counts as a change unless the storage
-        itself tells that the content is the same. It does for qcow2, ZFS and LVM outside of thin pools, and for an rbd
-        image that nobody wrote to since the snapshot was taken.
+        itself tells that the content is the same. It does for qcow2 and LVM outside of thin pools, and for a zvol or an
+        rbd image that nobody wrote to or reverted since the snapshot was taken.
     type: str
     choices: [present, absent, reverted]
     default: present

@@ -79,6 +79,10 @@ class Place:
     def formats(self) -> dict[str, str]:
         return {"format": self.form} if self.backend.makes_directory else {}
 
+    def new(self) -> str:
+        """The name of the next volume."""
+        return next(self.names)
+
     def path(self, name: str) -> str:
         """Where the host has a volume, as the collection tells."""
         found = self.host.ok("volume_info", pool=self.pool, names=[name])["volumes"]
@@ -113,7 +117,7 @@ class Place:
         if self.refused("clone"):
             yield self.name
             return
-        new = next(self.names)
+        new = self.new()
         self.host.ok("volume_clone", pool=self.pool, name=new, source=self.source(mode="full"), **self.formats)
         yield new
         self.host.ok("volume", pool=self.pool, name=new, state="absent")

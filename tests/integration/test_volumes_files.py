@@ -15,6 +15,7 @@ from typing import Any
 import libvirt
 import pytest
 
+from ansible_collections.kvm.storage.plugins.module_utils import files
 from tests.integration.helpers import MIB, Host, connected, make_image, mutable, poison, qemu_img
 from tests.servers.libvirtd import Libvirtd
 
@@ -115,7 +116,7 @@ def test_preallocation(host: Host, images: Path, form: str, preallocation: str, 
 def test_full_preallocation_takes_the_properties_too(host: Host, images: Path) -> None:
     options = {"cluster_size": "128KiB", "extended_l2": True, "lazy_refcounts": True, "permissions": {"mode": "0640"}}
     wanted = volume("disk", capacity="4MiB", format="qcow2", preallocation="full", **options)
-    (images / ".kvm.storage-left").write_bytes(b"of a run that was killed")
+    (images / f"{files.LEFTOVER}{files.this_host()}-1-left").write_bytes(b"of a run that was killed")
     host.converge("volume", ["create"], **wanted)
     found = qemu_img("-f", "qcow2", images / "disk")
     data = found["format-specific"]["data"]

@@ -206,9 +206,12 @@ def space(options: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def wipes(thing: str, connection: Any, options: dict[str, Any], name: str) -> None:
-    """A snapshot keeps what its origin held, and the origin of a thin snapshot what they share."""
+    """A snapshot keeps what its origin held, and the origin of a thin snapshot what they share.
+
+    After a revert in a thin pool LVM names no origin for the other snapshots, but their tags do.
+    """
     group = options["source_name"]
-    columns = ("--noheadings", "--separator", "/", "--options", "lv_name,origin")
+    columns = ("--noheadings", "--separator", "/", "--options", "lv_name,origin,lv_tags")
     finished = run_native(thing, "lvs", "--all", *columns, "--", group)
     if finished.returncode != 0:
         raise StorageError(
@@ -217,9 +220,9 @@ def wipes(thing: str, connection: Any, options: dict[str, Any], name: str) -> No
             reason=f"it can't be told which snapshots it has: {' '.join(finished.stderr.split())}",
             way_out="mend that first",
         )
-    pairs = [line.split("/") for line in finished.stdout.split()]
-    snapshots = [one for one, origin in pairs if origin == name]
-    origins = [origin for one, origin in pairs if one == name and origin]
+    rows = [line.split("/", 2) for line in finished.stdout.split()]
+    snapshots = [one for one, origin, tags in rows if origin == name or named(one, tags, name)]
+    origins = [origin for one, origin, dummy in rows if one == name and origin]
     if snapshots or origins:
         raise StorageError(
             thing=thing,
@@ -293,12 +296,12 @@ def reported(group: str) -> list[dict[str, str]]:
     return [row for part in json.loads(finished.stdout).get("report", []) for row in part.get("lv", [])]
 
 
-def named(row: dict[str, str], volume: str) -> str:
+def named(entry: str, tags: str, volume: str) -> str:
     """The name of the snapshot that a logical volume is of a volume; empty where it is none that was taken here."""
-    for tag in row["lv_tags"].split(","):
+    for tag in tags.split(","):
         mark, dummy, rest = tag.partition(":")
         owner, dummy, name = rest.partition(":")
-        if mark == MARK and owner == volume and row["lv_name"] == f"{owner}.{name}":
+        if mark == MARK and owner == volume and entry == f"{owner}.{name}":
             return name
     return ""
 
@@ -307,7 +310,7 @@ def snapshots(connection: Any, options: dict[str, Any], volume: str) -> list[Sna
     """Those of a volume that were taken here, oldest first; other snapshots are somebody else's."""
     found = []
     for row in reported(options["source_name"]):
-        name = named(row, volume)
+        name = named(row["lv_name"], row["lv_tags"], volume)
         if name:
             lost = row["lv_snapshot_invalid"] in ("snapshot invalid", "1")
             trouble = "it was full, and LVM has given it up" if lost else ""
@@ -337,6 +340,14 @@ def revert(label: str, connection: Any, options: dict[str, Any], volume: str, na
     """While the volume is not active: then nothing has it open, and LVM puts nothing off to an activation to come."""
     group, own = options["source_name"], f"{volume}.{name}"
     rows = {row["lv_name"]: row for row in reported(group)}
+    falls = look(options).entries[volume].falls if rows[own]["pool_lv"] else ()
+    if falls:
+        raise StorageError(
+            thing=label,
+            code="has_overlays",
+            reason=f"the snapshot {falls[0]!r} beside its thin pool would be destroyed",
+            way_out="remove that first",
+        )
     run("udevadm", "settle", "--timeout=30")
     step_by(label, "revert", "lvchange", "--activate", "n", "--", f"{group}/{volume}")
     try:

@@ -210,7 +210,12 @@ def images(connection: Any, options: dict[str, Any]) -> list[str]:
 
 def linked(label: str, connection: Any, options: dict[str, Any], source: str, hidden: str) -> str:
     """A clone of the second format, whose snapshot needs no protection and goes when its last clone goes."""
-    pool, snapshot = options["source_name"], f"{options['source_name']}/{source}@{hidden}"
+    pool, place = options["source_name"], f"{options['source_name']}/{source}"
+    this_host, this_run = ("-".join([*hidden.split("-")[:parts], ""]) for parts in (2, 3))
+    for one in json.loads(rbd(connection, options, source, "snap", "ls", "--format", "json", place).stdout):
+        if one["name"].startswith(this_host) and not one["name"].startswith(this_run):  # a killed run left it
+            rbd(connection, options, source, "snap", "rm", "--no-progress", f"{place}@{one['name']}")
+    snapshot = f"{place}@{hidden}"
     rbd(connection, options, source, "snap", "create", "--no-progress", snapshot)
     try:
         rbd(connection, options, source, "clone", "--rbd-default-clone-format", "2", snapshot, f"{pool}/{hidden}")

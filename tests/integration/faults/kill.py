@@ -106,7 +106,11 @@ def in_child(
 
 
 def start(
-    module: str, arguments: dict[str, Any], at: int | None = None, act: Callable[[], None] = lambda: None
+    module: str,
+    arguments: dict[str, Any],
+    at: int | None = None,
+    act: Callable[[], None] = lambda: None,
+    profiler: Callable[[Path, int | None, Callable[[], None]], Any] = Watch,
 ) -> tuple[int, Path, Path]:
     names = []
     for _each in range(2):
@@ -118,7 +122,7 @@ def start(
         status = 1
         try:
             os.setsid()
-            watch = Watch(names[1], at, act)
+            watch = profiler(names[1], at, act)
             threading.setprofile(watch)
             sys.setprofile(watch)
             result = run(module, arguments)

@@ -115,6 +115,14 @@ def test_a_group_as_a_whole(monkeypatch):
     assert contents(monkeypatch, []).entries == {}
 
 
+def test_a_volume_whose_revert_was_killed_is_told_of(monkeypatch):
+    """Nobody makes an empty one of its name."""
+    rows = [thin("web.kvm.storage-old", mib=64), thin("db.kvm.storage-old"), thin("db")]
+    found = contents(monkeypatch, rows).entries
+    assert "'lvrename vg0 web.kvm.storage-old web'" in found["web"].kind
+    assert (found["db"].kind, found["web.kvm.storage-old"].kind) == ("", "")
+
+
 @pytest.mark.parametrize(
     ("columns", "trouble"),
     [

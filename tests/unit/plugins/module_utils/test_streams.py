@@ -236,7 +236,7 @@ def test_a_command_that_is_not_there_is_named():
 
 
 def test_a_stream_that_is_given_up_ends_its_command():
-    blocks = streams.through("image", lambda count: os.urandom(count), *ZSTD)
+    blocks = streams.through("image", os.urandom, *ZSTD)
     next(blocks)
     blocks.close()
     assert subprocess.run(["pgrep", "-P", str(os.getpid()), "-x", "zstd"], check=False).returncode == 1

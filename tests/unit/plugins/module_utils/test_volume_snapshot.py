@@ -190,7 +190,8 @@ def answers(monkeypatch):
     def run_command(argv, **options):
         line = " ".join(argv)
         ran.append(line)
-        return 0, next((said[key] for key in sorted(said, key=len, reverse=True) if key in line), ""), ""
+        failed = "fails" in said and line.startswith(said["fails"])
+        return int(failed), next((said[key] for key in sorted(said, key=len, reverse=True) if key in line), ""), ""
 
     monkeypatch.setattr(commands, "runner", run_command)
     said["ran"] = ran
@@ -266,33 +267,74 @@ def test_lvm(answers):
     assert not logical.unchanged_since(None, group, "web", "b")
 
 
-@pytest.mark.parametrize("put_off", [False, True])
-@pytest.mark.parametrize(
-    ("thin", "commands_run"),
-    [("thin", ["lvcreate", "lvconvert"]), ("", ["lvconvert", "lvcreate"])],
-)
-def test_a_snapshot_of_lvm_outlives_its_revert(answers, monkeypatch, thin, commands_run, put_off):
-    """LVM uses up what it merges, and puts a merge off while something has the origin open."""
+def reverted(answers, monkeypatch, thin, *more, others=()):
+    """What a revert to web.a runs, the reading aside; the merge ends at the second look."""
     tag = "kvm.storage.snapshot:web:a"
-    answers["lvs"] = lvs(("web", "", "1", "100", "", "", thin, ""), ("web.a", tag, "5", "100", "", "", thin, ""))
-    merged = "web.kvm.storage-revert" if thin else "web.a"
-    looks = [put_off, put_off, False]
+    rows = (("web", "mine,too", "1", "100", "", "", thin, ""), ("web.a", tag, "5", "100", "", "", thin, ""))
+    answers["lvs"] = lvs(*rows, *((name, "", "6", "100", "", "", thin, "") for name in more))
+    looks = [{}, {}, {"web.a": None}]
 
     class Seen:
-        thin_pool = thin
+        thin_pool, falls = thin, others
 
-    def look(options):
-        there = looks.pop(0) if len(looks) > 0 else False
-        return logical.Contents({"web": Seen(), **({merged: Seen()} if there else {})})
-
-    monkeypatch.setattr(logical, "look", look)
+    monkeypatch.setattr(logical, "look", lambda options: logical.Contents({"web": Seen(), **looks.pop()}))
     monkeypatch.setattr(logical, "MERGE_PAUSE", 0)
-    logical.merge(LABEL, None, {"source_name": "vg"}, "web", "a", False)
-    ran = [line.split()[0] for line in answers["ran"] if not line.startswith(("lvs", "udevadm"))]
-    again = ["lvchange", "lvchange"] if put_off else []
-    place = commands_run.index("lvconvert") + 1
-    assert ran == [*commands_run[:place], *again, *commands_run[place:]]
-    assert any(line.endswith(f"--merge vg/{merged}") for line in answers["ran"])
+    try:
+        logical.revert(LABEL, None, {"source_name": "vg"}, "web", "a", False)
+    finally:
+        found = [line for line in answers["ran"] if not line.startswith(("lvs", "udevadm"))]
+    return found
+
+
+def test_a_merge_of_lvm_waits_for_nobody_and_its_snapshot_is_taken_anew(answers, monkeypatch):
+    ran = reverted(answers, monkeypatch, "")
+    assert [line.split()[0] for line in ran] == ["lvchange", "lvconvert", "lvchange", "lvcreate"]
+    assert ran[0] == "lvchange --activate n -- vg/web"
+    assert ran[1].endswith("--merge -- vg/web.a")
+    assert "--name web.a --addtag kvm.storage.snapshot:web:a" in ran[3]
+
+
+@pytest.mark.parametrize("left", [(), ("web.kvm.storage-revert", "web.kvm.storage-old")])
+def test_a_copy_of_a_thin_snapshot_takes_the_place_of_its_volume(answers, monkeypatch, left):
+    """LVM knows the other snapshots of a volume no longer once one was merged into it."""
+    new, old = "web.kvm.storage-revert", "web.kvm.storage-old"
+    assert reverted(answers, monkeypatch, "thin", *left) == [
+        "lvchange --activate n -- vg/web",
+        *(f"lvremove --yes -- vg/{one}" for one in left),
+        f"lvcreate --snapshot --setactivationskip n --activate n --name {new} --addtag mine --addtag too -- vg/web.a",
+        f"lvrename -- vg web {old}",
+        f"lvrename -- vg {new} web",
+        "lvchange --activate y -- vg/web",
+        f"lvremove --yes -- vg/{old}",
+    ]
+
+
+def test_a_revert_of_a_thin_volume_takes_no_snapshot_with_it(answers, monkeypatch):
+    with pytest.raises(StorageError, match="'mine' beside its thin pool would be destroyed"):
+        reverted(answers, monkeypatch, "thin", others=("mine",))
+    assert all(line.startswith("lvs") for line in answers["ran"])
+
+
+@pytest.mark.parametrize(
+    ("thin", "fails", "then"),
+    [
+        ("", "lvchange --activate n", []),  # something has just opened it
+        ("thin", "lvchange --activate n", []),
+        ("", "lvconvert", ["lvchange --activate y -- vg/web"]),
+        ("thin", "lvcreate", ["lvchange --activate y -- vg/web"]),
+        (
+            *("thin", "lvrename -- vg web.kvm.storage-revert"),
+            ["lvrename -- vg web.kvm.storage-old web", "lvchange --activate y -- vg/web"],
+        ),
+    ],
+)
+def test_a_revert_of_lvm_that_fails_leaves_the_volume(answers, monkeypatch, thin, fails, then):
+    answers["fails"] = fails
+    with pytest.raises(StorageError):
+        reverted(answers, monkeypatch, thin)
+    ran = [line for line in answers["ran"] if not line.startswith(("lvs", "udevadm"))]
+    place = next(number for number, line in enumerate(ran) if line.startswith(fails))
+    assert ran[place + 1 :] == then
 
 
 @pytest.mark.parametrize(
