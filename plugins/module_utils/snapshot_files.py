@@ -228,7 +228,7 @@ def alone(operation: Any, form: str) -> Iterator[Node]:
 
 def take_internal(operation: Any, name: str) -> None:
     with alone(operation, "qcow2") as node:
-        qemu_img.check(operation.label, node)  # one whose tables are damaged stays as it is
+        qemu_img.mend(operation.label, node)  # one whose tables are damaged stays as it is
         qemu_img.run(operation.label, "snapshot", "snapshot", "-q", "-c", name, node.name, nodes=(node,))
 
 

@@ -106,10 +106,17 @@ def session_daemon(run_root: Path) -> Iterator[Session]:
 
 
 @pytest.fixture(scope="session")
-def ceph(run_root: Path) -> Iterator[Ceph]:
+def ceph_cluster(run_root: Path) -> Iterator[Ceph]:
     """A cluster with the pool `rbd`."""
     with Ceph(run_root / "ceph") as server:
         yield server
+
+
+@pytest.fixture
+def ceph(ceph_cluster: Ceph) -> Iterator[Ceph]:
+    """The cluster, whose pool has no images before each test."""
+    ceph_cluster.empty("rbd")
+    yield ceph_cluster
 
 
 @pytest.fixture

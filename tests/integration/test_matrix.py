@@ -90,8 +90,8 @@ def test_netfs(host: Host, scratch: Path, data: Path, gluster: Gluster) -> None:
 
 
 def test_cephfs(host: Host, scratch: Path, data: Path, cephfs: CephFS) -> None:
-    host.ok("pool_dir", name="files", path=f"{cephfs.mount_point}/files")
-    run_all(of_files(host, "dir", Path(cephfs.mount_point) / "files", scratch, "qcow2"))
+    host.ok("pool_dir", name="files", path=f"{cephfs.path}/files")
+    run_all(of_files(host, "dir", cephfs.path / "files", scratch, "qcow2"))
 
 
 def test_disk(host: Host, scratch: Path, data: Path, disk_node: DiskNode) -> None:

@@ -18,9 +18,9 @@ PAGE = Path(__file__).parents[2] / "docs/guide/11-operations.md"
 HEAD = """\
 # Operations by backend
 
-How each pool type does each operation on its volumes: by **libvirt**, by a **native** command on the host of the volume,
-or not at all (**-**). What the commands are, and why and what to do instead, is below. A task that asks for what can't be
-done is refused with the code `unsupported` and the same words, before anything changes.
+How each pool type does each operation on its volumes: by **libvirt**, by a **native** command on the volume's host,
+or not at all (**-**). Below is what the commands are, and what is refused, why and what to do instead. A task that asks
+for what can't be done ends with the code `unsupported` and the same words, before anything changes.
 """
 AFTER_HEAD = """\
 Native commands run on the host of the volume, so that they need a local `uri`. `info` is what volume_info reads.

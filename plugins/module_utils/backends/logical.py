@@ -14,7 +14,6 @@ import json
 import os
 import re
 import time
-from dataclasses import replace
 from typing import Any
 
 from .. import block
@@ -93,7 +92,8 @@ def look(options: dict[str, Any]) -> Contents:
     entries = {one.name: one for one in (entry(row, rows) for row in rows)}
     for one in [one for one in entries.values() if one.name.endswith(OLD)]:
         name = one.name[: -len(OLD)]
-        entries.setdefault(name, replace(one, name=name, kind=HALF.format(group, one.name, name)))
+        half = Entry(name, HALF.format(group, one.name, name), unlisted=True, paths=(f"/dev/{group}/{name}",))
+        entries.setdefault(name, half)
     return Contents(entries, int(rows[0]["vg_extent_size"]) if rows else DEFAULT_EXTENT)
 
 

@@ -88,6 +88,9 @@ CASES = {
         holds="over.raw",
         compared=True,
     ),
+    "snapshot": Case(
+        "volume_snapshot", on("images/base.qcow2", snapshot="two"), ONE, "images/base.qcow2", between=("old", "new")
+    ),
     "revert": Case(
         "volume_snapshot",
         on("images/kept.qcow2", snapshot="one", state="reverted"),
@@ -234,7 +237,14 @@ SOME = 4  # of each way that the seed chooses from
 FEW = 5 if SOAK else 4  # critical moments of a case, the last ones
 MOST = 15 if SOAK else 3  # points of a case, if fewer are critical
 FEWEST = 10 if SOAK else 4  # that are met in a case, at the least; but of these
-SHORT = {"revert": 2, "shrink a qcow2": 2, "wipe a raw file": 1, "upload in place of another": 3, "rename": 3}
+SHORT = {
+    "snapshot": 2,
+    "revert": 2,
+    "shrink a qcow2": 2,
+    "wipe a raw file": 1,
+    "upload in place of another": 3,
+    "rename": 3,
+}
 LONG = {"wipe a raw file": 5, "rename": 4, "shrink a raw file": 3}
 LEAST = LONG if SOAK else SHORT
 NAMING = ("dlopen", "rename", "replace", "link")  # calls that give a whole file its name
@@ -248,7 +258,7 @@ def site(hypervisor: Libvirtd, request: pytest.FixtureRequest) -> Iterator[Site]
     root.mkdir(mode=0o755)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(connections, "LOCK_FOLDER", str(hypervisor.root / "locks"))
-        made = Site(hypervisor, root, lambda: request.getfixturevalue("ceph"))
+        made = Site(hypervisor, root, lambda: request.getfixturevalue("ceph_cluster"))
         yield made
         made.close()
     _empty(hypervisor)

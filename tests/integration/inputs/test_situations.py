@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from ansible_collections.kvm.storage.plugins.module_utils import guards
+from ansible_collections.kvm.storage.plugins.module_utils import guards, headroom
 from tests.integration.helpers import connected, poison
 from tests.servers.ceph import Ceph
 from tests.servers.guest import disk_xml, domain_xml
@@ -575,7 +576,7 @@ def test_unmounted_mount_point(site: Site, tmp_path: Path, monkeypatch: pytest.M
 )
 @pytest.mark.parametrize("form", ["raw", "qcow2"])
 def test_full_file_system(form: str, options: dict[str, Any], site: Site) -> None:
-    """The run fails and takes back what it began; check mode can't know."""
+    """It is refused before it begins; and where the room goes meanwhile, the run takes back what it began."""
     small = site.root / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0755", "tmpfs", str(small)], check=True)
@@ -584,7 +585,10 @@ def test_full_file_system(form: str, options: dict[str, Any], site: Site) -> Non
         before = site.state()
         if form == "qcow2" and "allocation" in options:
             options = {"preallocation": "falloc"}
-        result = site.host.run("volume", pool="small", name="big", format=form, capacity="64MiB", **options)
+        wanted = {"pool": "small", "name": "big", "format": form, "capacity": "64MiB", **options}
+        site.host.refused("volume", "no_space", "'small/big'", **wanted)
+        with mock.patch.object(headroom, "check", lambda *dummy: []):
+            result = site.host.run("volume", **wanted)
         assert (result.get("failed"), result["code"], result["actions"]) == (True, "backend_refused", []), result
         assert "'small/big'" in result["msg"] and "\n" not in result["msg"]
         assert "No space left" in result["msg"]

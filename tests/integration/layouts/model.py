@@ -154,9 +154,7 @@ class Host:
         old = self.files.get(path)
         form = old.format if old else item.get("format", "qcow2" if base else "raw")
         if "capacity" in item:
-            # qemu-img counts in sectors; of libvirt it is asked for KiB when it makes a volume
-            sectors = item.get("preallocation") == "full" or old is not None
-            wanted = rounded(bytes_of(item["capacity"]), 1 if form == "raw" else 512 if sectors else 1024)
+            wanted = rounded(bytes_of(item["capacity"]), 1 if form == "raw" else 512)  # qemu-img counts in sectors
         else:
             wanted = old.capacity if old else rounded(self.files[below].capacity, 512)  # type: ignore[index]
         mode = old.mode if old else 0o600  # libvirt makes a file 0600

@@ -65,11 +65,13 @@ def made(volume: str, *argv: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def defined(host: Host, source: str, *, running: bool = False) -> Iterator[None]:
-    """A domain with a disk on a device."""
+    """A domain with a disk on a device. One that runs stands still: emulated, it would take all time."""
     disk = disk_xml(source, kind="block")
     with connected(host.uri) as connection:
         xml = domain_xml("web01", disk)
         domain = start_guest(connection, "web01", disk) if running else connection.defineXML(xml)
+        if running:
+            domain.suspend()
         try:
             yield
         finally:

@@ -267,6 +267,29 @@ def test_lvm(answers):
     assert not logical.unchanged_since(None, group, "web", "b")
 
 
+@pytest.mark.parametrize(
+    ("volume", "why"),
+    [
+        ("web", "its snapshot 'web.b'"),  # LVM has forgotten whose it is, by a revert to web.a
+        ("web.a", "its snapshot 'web'"),
+        ("db", "its snapshot 'mine'"),
+        ("mine", "its origin 'db'"),
+        ("web.b", ""),
+        ("web.c", ""),
+    ],
+)
+def test_what_keeps_the_data_of_a_volume_of_lvm(answers, volume, why):
+    tag = "kvm.storage.snapshot:web:"
+    answers["lvs"] = (
+        f"  web/web.a/\n  web.a//a/b,{tag}x\n  web.b//c/d,{tag}b\n  db//\n  mine/db/\n  web.c//\n  [x_tdata]//\n"
+    )
+    if not why:
+        logical.wipes(LABEL, None, {"source_name": "vg"}, volume)
+        return
+    with pytest.raises(StorageError, match=f"{why} would keep its data"):
+        logical.wipes(LABEL, None, {"source_name": "vg"}, volume)
+
+
 def reverted(answers, monkeypatch, thin, *more, others=()):
     """What a revert to web.a runs, the reading aside; the merge ends at the second look."""
     tag = "kvm.storage.snapshot:web:a"
