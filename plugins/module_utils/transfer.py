@@ -154,16 +154,13 @@ def is_published(target: volume.Volume, name: str) -> bool:
         return qemu_img.compare(target.label, one, other)
 
 
-@contextlib.contextmanager
-def hidden_node(target: volume.Volume, path: str) -> Iterator[Node]:
+def hidden_node(target: volume.Volume, path: str) -> contextlib.AbstractContextManager[Node]:
+    """A volume by the path that its backend gave it, to be written."""
     if path.startswith("/"):
-        yield device(path)
-        return
-    way = target.backend.network_node
-    if way is None:
+        return contextlib.nullcontext(device(path))
+    if target.backend.network_node is None:
         raise AssertionError(f"{target.label}: no way to {path}")
-    with way(target.label, target.connection, target.pool_options(), path) as node:
-        yield node
+    return target.backend.network_node(target.label, target.connection, target.pool_options(), path)
 
 
 def device(path: str) -> Node:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import chain, fields, guards, headroom, images, permissions, reconcile, xmltree
 from . import connection as connections
@@ -1227,7 +1227,8 @@ class Volume(Thing):
 
     def create_by_libvirt(self) -> None:
         tree, flags = self.new_tree()
-        made = self.connection.pool(self.pool_name).createXML(xmltree.text(tree), flags)
+        pool = self.connection.pool(self.pool_name)
+        made = again_for_luks(lambda: pool.createXML(xmltree.text(tree), flags))
         self.connection.add(self.pool_name, self.volume_name, made)
         self.before["path"] = made.path()
 
@@ -1409,6 +1410,17 @@ class Volume(Thing):
 
             transfer.forget_note(self)
         self.connection.volumes(self.pool_name).pop(self.volume_name, None)
+
+
+def again_for_luks(make: Callable[[], Any]) -> Any:
+    """A creation that is tried again: qemu-img measures how fast it derives a LUKS key, and fails on a busy host."""
+    for last in (False, False, True):
+        try:
+            return make()
+        except connections.libvirt.libvirtError as error:
+            if last or "accurate CPU usage" not in connections.words(error):
+                raise
+    return None
 
 
 def mismatch(thing: str, declared: str, found: str) -> StorageError:

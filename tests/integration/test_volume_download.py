@@ -20,6 +20,7 @@ from unittest import mock
 import pytest
 
 from tests.integration.helpers import MIB, UTILS, Host, connected, poison
+from tests.integration.inputs.counts import SOAK
 from tests.servers.ceph import Ceph
 from tests.servers.gluster import Gluster
 from tests.servers.guest import disk_xml, start_guest
@@ -183,6 +184,7 @@ def test_lun(host: Host, scratch: Path, iscsi: Target) -> None:
     assert seen("-f", "qcow2", str(dest)) == seen("-f", "raw", url)
 
 
+@pytest.mark.skipif(not SOAK, reason="libgfapi takes ten seconds a look; test_matrix.py does it once")
 def test_gluster(host: Host, images: Path, scratch: Path, gluster: Gluster) -> None:
     url = f"gluster://{gluster.host}/{gluster.volume}/web02.raw"
     command = ["qemu-img", "convert", "-f", "raw", "-O", "raw", f"{images}/disk.raw", url]

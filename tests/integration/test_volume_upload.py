@@ -23,6 +23,7 @@ from unittest import mock
 import pytest
 
 from tests.integration.helpers import MIB, UTILS, Host, connected, make_image, mutable, qemu_img
+from tests.integration.inputs.counts import SOAK
 from tests.servers.ceph import Ceph
 from tests.servers.gluster import Gluster
 from tests.servers.guest import disk_xml, start_guest
@@ -337,6 +338,7 @@ def test_lun(host: Host, scratch: Path, iscsi: Target) -> None:
     host.refused("volume_upload", "unsupported", **{**wanted, "name": "unit:0:0:9"})
 
 
+@pytest.mark.skipif(not SOAK, reason="libgfapi takes ten seconds a look; test_matrix.py does it once")
 def test_gluster(host: Host, scratch: Path, gluster: Gluster) -> None:
     url = f"gluster://{gluster.host}/{gluster.volume}/web01.raw"
     subprocess.run(["qemu-img", "create", "-q", "-f", "raw", url, str(SIZE)], check=True, capture_output=True)

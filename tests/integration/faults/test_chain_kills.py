@@ -28,7 +28,7 @@ from .kill import alive_in, finish, start, wait_until
 
 MIB = 1 << 20
 SIZE = 64 * MIB
-MOMENTS = 60 if SOAK else 20
+MOMENTS = 60 if SOAK else 8
 LEAST = MOMENTS // 2  # kills that met a run that had not ended, so that the moments are no moments of nothing
 FILES = ("base.qcow2", "other.qcow2", "middle.qcow2", "top.qcow2")
 
