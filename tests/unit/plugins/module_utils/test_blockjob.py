@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import libvirt
 import pytest
 
 from ansible_collections.kvm.storage.plugins.module_utils import blockjob
 from ansible_collections.kvm.storage.plugins.module_utils.errors import StorageError
+
+libvirt = pytest.importorskip("libvirt", reason="its binding is not there for this Python")
 
 DISK = "<domain><devices><disk><target dev='vdb'/></disk><disk>{mirror}<target dev='vda'/></disk></devices></domain>"
 READY, BUSY = "<mirror ready='yes'/>", "<mirror/>"

@@ -401,6 +401,12 @@ def frozen(guest, **wish):
     return thing
 
 
+NEEDS_LIBVIRT = pytest.mark.skipif(
+    volume_snapshot.libvirt is None, reason="libvirt's binding is not there for this Python"
+)
+
+
+@NEEDS_LIBVIRT
 def test_a_guest_is_thawed_whatever_happens():
     guest = Guest()
     thing = frozen(guest)
@@ -411,6 +417,7 @@ def test_a_guest_is_thawed_whatever_happens():
     assert thing.result["frozen"] is True
 
 
+@NEEDS_LIBVIRT
 @pytest.mark.parametrize(
     ("connected", "fails", "crash_consistent", "asked", "refused"),
     [
