@@ -109,8 +109,10 @@ def room(volume: Any, more: int, now: int, policy: Policy, thin_pool: str | None
         policy,
         where,
     )
+    if not found:
+        return []
     told = connection.once(f"told of {where} in {pool}", lambda: volume.volume_name)
-    return found if told == volume.volume_name else []
+    return found if told == volume.volume_name else []  # once, with the first that has no room
 
 
 def space(volume: Any) -> tuple[int | None, int | None]:

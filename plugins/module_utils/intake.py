@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .guards import DEEPEST_CHAIN
 from .headers import COMPRESSED, CONTENTS, SECTOR, Inspected, inspect
-from .images import open_image
+from .images import acting_as, open_image
 
 IMPORTED = ("raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx")
 FOLLOWED = ("qcow2", "qcow", "qed")  # formats whose backing stores are named by images.probe(), too
@@ -293,4 +293,16 @@ def walk(folder: str, names: Sequence[str]) -> int:
         for name in names[:-1]:
             at = os.open(os.fsencode(name), os.O_PATH | os.O_DIRECTORY | base, dir_fd=at)
             opened.callback(os.close, at)
-        return os.open(os.fsencode(names[-1]), base, dir_fd=at)
+        return open_last(os.fsencode(names[-1]), base, at)
+
+
+def open_last(name: bytes, flags: int, folder: int) -> int:
+    """A descriptor of a file; as its owner where a server takes root for nobody (root_squash)."""
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    except PermissionError:
+        if os.geteuid() != 0:
+            raise
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        with acting_as(status.st_uid, status.st_gid):
+            return os.open(name, flags, dir_fd=folder)

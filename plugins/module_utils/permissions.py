@@ -61,6 +61,14 @@ def apply(path: str, want: dict[str, Any]) -> None:
             os.setxattr(descriptor, LABEL, want["label"].encode() + b"\0")
 
 
+def inherited(path: str, directory: str) -> dict[str, str]:
+    """The SELinux label of a directory for a new file of the same type in it, whose user is else who made it."""
+    own, theirs = ((read(one) or {}).get("label") for one in (path, directory))
+    if own is None or theirs is None or own == theirs or own.split(":")[1:] != theirs.split(":")[1:]:
+        return {}
+    return {"label": theirs}
+
+
 def resolved(thing: str, want: dict[str, Any], local: bool) -> dict[str, Any]:
     """Owner and group as numbers, which is all that libvirt's XML takes."""
     found = dict(want)

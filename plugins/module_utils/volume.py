@@ -1329,7 +1329,8 @@ class Volume(Thing):
         from . import files
 
         path = os.path.join(self.directory(), self.volume_name)
-        permissions.apply(temporary, {"mode": "0600", **self.want["options"].get("permissions", {})})
+        wanted = {"mode": "0600", **self.want["options"].get("permissions", {})}
+        permissions.apply(temporary, {**permissions.inherited(temporary, self.directory()), **wanted})
         files.publish(temporary, path)
         self.before["path"] = path
         self.connection.unseen(self.pool_name)

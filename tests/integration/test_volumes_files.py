@@ -456,11 +456,13 @@ def test_a_pool_that_promises_too_much(host: Host, small: Path) -> None:
     host.refused("volume", "no_space", "together", **new, name="a", capacity="1GiB", overcommit="refuse")
     refused = {"overcommit": "refuse", "overcommit_ratio": 20}
     assert host.converge("volume", ["create"], **new, name="a", capacity="1GiB", **refused).get("warnings") == []
-    items = [{**new, "name": f"b{number}", "capacity": "1GiB"} for number in range(3)]
+    host.ok("volume", **{**new, "name": "a"}, state="absent")
+    items = [{**new, "name": f"b{number}", "capacity": "50MiB"} for number in range(4)]
     done = host.ok("layout", volumes=items)
-    assert sum("together" in one for one in done["warnings"]) == 1, done["warnings"]
+    told = [one for one in done["warnings"] if "together" in one]
+    assert len(told) == 1 and "small/b2" in told[0], done["warnings"]  # noqa: PT018
     grown = {**new, "name": "b0", "capacity": "4GiB"}
-    host.refused("volume", "no_space", "together", **grown, **{**refused, "overcommit_ratio": 40})
+    host.refused("volume", "no_space", "together", **grown, **{**refused, "overcommit_ratio": 20})
     assert "together" in host.ok("volume", **grown)["warnings"][0]
     assert host.ok("volume", **{**new, "name": "b1"}, capacity="5GiB", overcommit="allow")["warnings"] == []
     source = {"volume": "b1", "format": "qcow2", "mode": "full"}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.helpers import Host, walk_through_states
+from tests.integration.helpers import Host, switched_off, walk_through_states
 from tests.lab.scenarios.conftest import Disks, defined_guest
 
 GONE = {"name": "data", "state": "absent"}
@@ -165,6 +165,8 @@ def test_a_full_file_system(host: Host, places: Disks, form: str, preallocation:
     free = os.statvfs(PATH).f_bavail
     before = host.state()
     big = {"pool": "data", "name": f"big.{form}", "capacity": "200MiB", "format": form}
-    host.failed("volume", "backend_refused", "space", preallocation=preallocation, **big)
+    host.refused("volume", "no_space", "left", preallocation=preallocation, **big)
+    with switched_off("headroom:check", []):
+        host.failed("volume", "backend_refused", "space", preallocation=preallocation, **big)
     assert (host.state(), os.listdir(PATH)) == (before, ["lost+found"])
     assert os.statvfs(PATH).f_bavail == free
