@@ -40,8 +40,8 @@ class Outcome(NamedTuple):
 
 STAGES = (
     Stage("static", 5, ("static",), ("static",)),
-    Stage("unit", 5, ("unit", "contract"), ("unit", "unit39", "contract")),
-    Stage("integration", 15, ("integration",), ("integration",)),
+    Stage("unit", 8, ("unit", "contract"), ("unit", "unit39", "contract")),
+    Stage("integration", 20, ("integration",), ("integration",)),
     Stage("lab image", 15, ("lab-image",), ()),
     Stage("lab", 25, ("lab",), ("lab-*",)),
 )
