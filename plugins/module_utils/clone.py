@@ -60,12 +60,12 @@ def declared_format(target: volume.Volume, source: Source) -> str:
     return source.format(source.before)
 
 
-def check(target: volume.Volume) -> None:
-    """What stands against the clone, before anything changes."""
+def check(target: volume.Volume) -> tuple[int, int]:
+    """What stands against the clone, before anything changes; answers what it takes of its pool."""
     volume.refuse_operation(target.label, target.backend, "clone")
     planned = target.planned_source
     if planned is not None and not planned.before.get("exists"):
-        return  # decided anew when it has been made
+        return target.want["options"].get("capacity", 0), 0  # decided anew when it has been made
     source = source_of(target)
     source.require_there(source.before)
     target.require_local("qemu-img")
@@ -75,16 +75,14 @@ def check(target: volume.Volume) -> None:
     way = way_of(target, source, form)
     if way == "linked" and target.directory():
         target.check_chain(source.before["path"], form)
+    return takes(target, source, way)
 
 
-def takes(target: volume.Volume) -> tuple[int, int]:
+def takes(target: volume.Volume, source: Source, way: str) -> tuple[int, int]:
     """The bytes that a clone may come to take of its pool, and those that it takes at once."""
-    source = source_of(target)
     options = source.before["options"]
     capacity = max(target.want["options"].get("capacity", 0), options.get("capacity", 0))
-    if not target.directory() or way_of(target, source, declared_format(target, source)) != "copy":
-        return capacity, 0
-    return capacity, min(options.get("allocation", 0), capacity)
+    return capacity, min(options.get("allocation", 0), capacity) if way == "copy" and target.directory() else 0
 
 
 def check_capacity(target: volume.Volume, source: Source) -> None:

@@ -40,8 +40,7 @@ def landing(target: volume.Volume, capacity: int, form: str = "raw") -> Iterator
     """The node of a new volume while it is hidden; it becomes the volume when the block ends well, else nothing stays.
 
     For a pool of files it is an empty file, to be filled by whoever has it (qemu_img.convert with create, or a copy);
-    for others a device or image of the capacity that is there already. target.shared_source, a name in its pool,
-    is not looked at here.
+    for others a device or image of the capacity that is there already.
     """
     if target.directory():
         with files.hidden(target.directory()) as temporary:
@@ -203,7 +202,8 @@ def copy(target: volume.Volume, source: Node, node: Node, form: str, capacity: i
         if capacity != source.size:
             grow_file(target, node.path, form, capacity)
         return
-    zeroed = target.backend.landing is not None and target.backend.landing.zeroed
+    # what a thin volume never got reads as zeroes; to write them would take the thin pool's space
+    zeroed = landing_of(target).zeroed or target.want["thin_pool"] is not None
     qemu_img.convert(label, source, node, create=False, zeroed=zeroed, rate=rate)
     if not zeroed and node.path.startswith("/") and source.size is not None:
         zero_from(node.path, source.size)
@@ -242,7 +242,7 @@ def make_in_place(target: volume.Volume) -> None:
         raise
     target.before["exists"] = True
     node = device(target.before["path"])
-    mark(target.label, node, min(HEAD, node.size or 0))
+    mark(target.label, node)
     os.unlink(note)
 
 
@@ -297,7 +297,7 @@ def overwrite(label: str, source: Node, node: Node, size: int, room: int, rate: 
     size is what a guest sees of the source; what is behind it reads as zeroes.
     """
     first = min(HEAD, size)
-    mark(label, node, min(HEAD, room))
+    mark(label, node)
     if size > first:
         place(label, source.part(first, size - first), node, first, rate)
     zeroes(label, node, size, room)
@@ -309,12 +309,12 @@ def place(label: str, data: Node, node: Node, offset: int, rate: int | None = No
     qemu_img.convert(label, data, node.part(offset, data.size), create=False, rate=rate)
 
 
-def mark(label: str, node: Node, size: int) -> None:
+def mark(label: str, node: Node) -> None:
     """From now on the volume passes for nothing: one write says so before any other is made.
 
     It takes the place of a partition table or the label of a file system or of LVM.
     """
-    first = min(size, BLOCK)
+    first = BLOCK if node.size is None else min(node.size, BLOCK)
     with memory() as descriptor:
         os.truncate(descriptor, first)
         os.pwrite(descriptor, MARK, 0)

@@ -442,6 +442,7 @@ class Volume(Thing):
         self.planned_backing: Volume | None = None
         self.planned_source: Volume | None = None
         self.keeping: Any = None  # the retention of its snapshots
+        self.taking = (0, 0)  # what a clone may come to take of its pool, and takes at once
         self.earlier: list[str] = []  # of the same pool, which are made before this one
         if "permissions" in want["options"]:
             want["options"]["permissions"] = permissions.resolved(
@@ -785,7 +786,7 @@ class Volume(Thing):
         if filled_by(self.want) == "clone":
             from . import clone  # of no use to other volumes
 
-            clone.check(self)
+            self.taking = clone.check(self)
             return
         from . import upload
 
@@ -842,10 +843,8 @@ class Volume(Thing):
         capacity, now = options.get("capacity", 0), options.get("allocation", 0)
         if filled_by(self.want) == "upload":
             return []  # told with its image
-        if self.want["source"] and not (self.planned_source is not None and not self.planned_source.before["exists"]):
-            from . import clone  # of no use to other volumes
-
-            capacity, now = clone.takes(self)
+        if self.want["source"]:
+            capacity, now = self.taking
         if self.want["preallocation"] in ("falloc", "full") or self.thick():
             now = capacity
         return headroom.room(self, capacity, now, self.want["policy"], thin_pool)
@@ -1217,8 +1216,12 @@ class Volume(Thing):
             self.create_unlisted(self.want["thin_pool"])
             return
         if self.makes_file():
-            self.make_file()
-            return
+            try:
+                self.make_file()
+                return
+            except PermissionError:  # of a server that takes root for nobody; libvirt acts as the file's owner
+                if self.want["preallocation"] == "full":
+                    raise
         self.create_by_libvirt()
         path = self.before["path"]
         label = self.want["options"].get("permissions", {}).get("label")

@@ -106,6 +106,7 @@ def test_thin(host: Host, images: Path, group: str) -> None:
     wanted = {"pool": "guests", "name": "base", "source": BASE, "capacity": "8MiB", "thin_pool": "thin"}
     host.converge("volume_clone", ["clone"], **wanted)
     assert starts("/dev/guests/base", 8 * MIB)
+    assert float(command("lvs", "--noheadings", "-o", "data_percent", "guests/base")) < 60, "zeroes take no space"
     host.converge("volume_clone", ["clone"], pool="guests", name="web01", source={"volume": "base"}, capacity="12MiB")
     assert command("lvs", "--noheadings", "-o", "origin,pool_lv", "guests/web01").split() == ["base", "thin"]
     assert starts("/dev/guests/web01", 12 * MIB)

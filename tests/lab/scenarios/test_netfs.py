@@ -231,6 +231,10 @@ def test_server_that_takes_root_for_nobody(host: Host) -> None:
         assert done["actions"] == ["delete"], "without the guard, libvirt deletes as the owner"
     host.ok("volume", capacity="8MiB", permissions=QEMU, **disk)
     host.converge("volume", ["delete"], state="absent", **disk)
+    image = {"pool": "share", "name": "disk.qcow2", "format": "qcow2"}
+    host.converge("volume", ["create"], capacity="8MiB", permissions=QEMU, **image)
+    assert sorted(os.listdir(MOUNT)) == ["disk.qcow2"], "nothing hidden is left by the try before"
+    host.converge("volume", ["delete"], state="absent", **image)
 
 
 @contextlib.contextmanager
