@@ -63,6 +63,7 @@ class Landing:
     leftovers(connection, pool options) -> hidden names that other runs left.
     grow(label, connection, pool options, hidden name, capacity) gives it more room.
     zeroed: whether a new volume reads as zeroes all over.
+    checked: whether the storage itself has a checksum of every write from this host to the medium, and on the way back.
     """
 
     command: str
@@ -72,6 +73,7 @@ class Landing:
     leftovers: Callable[[Any, dict[str, Any]], list[str]]
     grow: Callable[[str, Any, dict[str, Any], str, int], None]
     zeroed: bool = True
+    checked: bool = False
 
 
 def rounded(granule: int) -> Callable[[dict[str, Any], str | None], int]:
@@ -148,6 +150,9 @@ class Backend:
     snapshots      the backend's own snapshots of volumes, or None.
     numbered       whether new volumes get the next number, so that they are made one after the other.
     protection     the backend's own way to keep a volume from being removed, or None.
+    identity       (thing, connection, pool options, paths of its volumes) -> what storage an active pool stands on, in
+                   words that are the same on all hosts that have it, or None where nothing tells.
+    relogin        what makes a running pool log in with its secret: "refresh", "restart", or "" where none does.
     constants      what a new pool has in places that libvirt's schema asks for and a user need not know.
     only_one       whether a host can have but one pool of the type.
     schema_agrees  (options) -> whether libvirt's schema takes what its driver takes.
@@ -197,6 +202,8 @@ class Backend:
     parents: Callable[[Any, dict[str, Any], str], list[str]] | None = None
     snapshots: Snapshots | None = None
     numbered: bool = False
+    relogin: str = ""
+    identity: Callable[[str, Any, dict[str, Any], list[str]], str] | None = None
     constants: dict[str, str] = field(default_factory=dict)
     only_one: bool = False
     schema_agrees: Callable[[dict[str, Any]], bool] = lambda options: True

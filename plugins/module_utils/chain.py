@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -16,7 +17,7 @@ from typing import Any
 from . import images, xmltree
 from .connection import libvirt, number, volume_xml, words
 from .errors import StorageError
-from .guards import DEEPEST_CHAIN, require_server, resolved, silent_shares
+from .guards import DEEPEST_CHAIN, mounts_here, require_server, resolved, silent_shares
 
 INACTIVE_XML = 2  # VIR_DOMAIN_XML_INACTIVE
 F_OFD_GETLK = 36  # fcntl(2): asks for the locks of any process, this one included
@@ -109,7 +110,7 @@ def below(path: str, silent: tuple[str, ...] = (), folders: Collection[str] = ()
         image = images.probe(real) if real.startswith(near) else None
         if image is None or not image.backing or "\0" in image.backing:
             break
-        path = os.path.join(os.path.dirname(real), image.backing.removeprefix("file:"))
+        path = base_of(os.path.dirname(real), image.backing)
         if path.startswith(silent):
             found.append(path)
             break
@@ -117,6 +118,27 @@ def below(path: str, silent: tuple[str, ...] = (), folders: Collection[str] = ()
             break
         found.append(os.path.realpath(path))
     return found
+
+
+def base_of(folder: str, name: str) -> str:
+    """The path that a header in a folder means by the name of a base, which can be JSON (see qemu-block-drivers(7))."""
+    if name.startswith("json:"):
+        import json
+
+        with contextlib.suppress(ValueError, RecursionError):
+            name = filename_in(json.loads(name[len("json:") :])) or name
+    return os.path.join(folder, name.removeprefix("file:"))
+
+
+def filename_in(options: Any) -> str:
+    """The first file name of a block device as QEMU's options describe it; empty for none."""
+    for key, value in options.items() if isinstance(options, dict) else ():
+        if isinstance(value, str) and key.rpartition(".")[2] == "filename":
+            return value
+        deeper = filename_in(value)
+        if deeper:
+            return deeper
+    return ""
 
 
 def format_of(source: Any) -> str:
@@ -221,15 +243,82 @@ def backed(connection: Any) -> list[tuple[str, str]]:
 
 
 def find_backed(connection: Any) -> list[tuple[str, str]]:
-    """Every volume of an active pool that stands on a backing store, as pool/name, and the path of that store."""
+    """Every volume of an active pool that stands on a backing store, as pool/name, and the path of that store.
+
+    libvirt tells what it saw when it last looked; a file that was made or rebased since is known by its header. What
+    has a hidden name is no volume, or not yet.
+    """
+    from .files import LEFTOVER  # of no use to who only reads
+
     found = []
     for pool in connection.pools():
         require_sight(connection, pool)
         for name, volume in connection.volumes(pool).items():
-            backing = backing_of(connection, f"{pool}/{name}", volume)
+            backing = None if name.startswith(LEFTOVER) else backing_of(connection, f"{pool}/{name}", volume)
             if backing:
                 found.append((f"{pool}/{name}", resolved(connection, backing)))
+        folder = folder_of(connection, pool)
+        named = by_header(connection, folder) if folder else []
+        found += [(f"{pool}/{name}", base) for name, base in named if not name.startswith(LEFTOVER)]
+    return list(dict.fromkeys(found))
+
+
+def folder_of(connection: Any, pool: str) -> str:
+    """Where the directory of an active pool leads whose volumes are files of this host; else empty."""
+    from .backends import registry  # loads the backends that are asked for
+
+    if not connection.active(pool) or not mounts_here(connection):
+        return ""
+    tree = xmltree.parse(connection.pool(pool).XMLDesc(0))
+    backend = registry.backend(tree.get("type"))
+    target = xmltree.get(tree, "target/path") if backend is not None and backend.makes_directory else None
+    return os.path.realpath(target) if target else ""
+
+
+def by_header(connection: Any, folder: str) -> list[tuple[str, str]]:
+    """The files of a directory whose header names a base, and where that lies; two pools may be one directory."""
+    return connection.once(f"bases named in {folder}", lambda: find_by_header(connection, folder))
+
+
+def find_by_header(connection: Any, folder: str) -> list[tuple[str, str]]:
+    found = []
+    for name in plain_files(connection, folder):
+        image = images.probe(os.path.join(folder, name))
+        if image is not None and image.backing:
+            found.append((name, resolved(connection, base_of(folder, image.backing))))
     return found
+
+
+def plain_files(connection: Any, folder: str) -> list[str]:
+    """The names of the plain files of a directory, in order; listed once until something is forgotten."""
+    return connection.once(f"files in {folder}", lambda: list_files(folder))
+
+
+def list_files(folder: str) -> list[str]:
+    """As the directory's owner where a server takes root for nobody; one that nobody here may list blinds a guard."""
+    try:
+        try:
+            return names_in(folder)
+        except PermissionError:
+            if os.geteuid() != 0:
+                raise
+            status = os.stat(folder)
+            with images.acting_as(status.st_uid, status.st_gid):
+                return names_in(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError:
+        raise StorageError(
+            thing=folder,
+            code="guard_unavailable",
+            reason="it can't be told what its files stand on: neither root nor its owner may list it here",
+            way_out="run this as root, or let the server give its owner the right to list it",
+        ) from None
+
+
+def names_in(folder: str) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
 
 
 def require_sight(connection: Any, pool: str) -> None:
@@ -261,6 +350,6 @@ def backing_of(connection: Any, name: str, volume: Any) -> str | None:
 
 
 def overlays(connection: Any, path: str) -> list[str]:
-    """The volumes of all active pools whose backing store is the path, as pool/name."""
+    """The volumes of all active pools whose backing store is the path, as pool/name, in order."""
     real = os.path.realpath(path) if connection.local else path
-    return [name for name, base in backed(connection) if base == real]
+    return sorted({name for name, base in backed(connection) if base == real})

@@ -22,7 +22,6 @@ from .plan import Plan
 DEEP = 16  # overlays; each of them costs a guest memory and every read of what lies below
 TIMEOUT_SPEC = {"timeout": {"type": "int", "default": 3600}}
 CONTENTS = ("keep", "same", "trust")
-NOCOW = 0x00800000  # FS_NOCOW_FL of linux/fs.h
 SHALLOW, ACTIVE = 1, 4  # virDomainBlockCommitFlags
 
 
@@ -142,26 +141,15 @@ class ChainWork(Operation):
         from . import exclusive, files
 
         path = self.before["path"]
-        was = identity(path)
+        was = self.identity()
         with files.hidden(os.path.dirname(path)) as temporary:
             yield temporary
             with exclusive.opened(self.label, path):
                 self.require_same(was)
                 permissions.apply(temporary, permissions.read(path) or {"mode": "0600"})
-                files.replace(temporary, path)
+                with self.content_kept():
+                    files.replace(temporary, path)
         self.connection.unseen(self.pool_name)
-
-    def require_same(self, was: tuple[int, ...]) -> None:
-        """No guest was there since."""
-        self.connection.forget()
-        users = self.users(running_only=True)
-        if users or identity(self.before["path"]) != was:
-            raise StorageError(
-                thing=self.label,
-                code="in_use",
-                reason=f"{chain.names(users) if users else 'somebody'} has used it meanwhile; it is as it was",
-                way_out="shut the domain down, then run this again",
-            )
 
     def require_unstated(self, attached: Attachment | None = None) -> None:
         """A definition that writes down what the volume stands on would let QEMU put the old base below the new image.
@@ -191,7 +179,7 @@ class ChainWork(Operation):
         from . import qemu_img
 
         data = qemu_img.info(self.label, node).get("format-specific", {}).get("data", {})
-        found: dict[str, Any] = {"nocow": "on"} if is_nocow(self.before["path"]) else {}
+        found: dict[str, Any] = {"nocow": "on"} if permissions.is_nocow(self.before["path"]) else {}
         if node.format != "qcow2":
             return found
         found.update(compat=data["compat"], cluster_size=1 << (self.before["found"].cluster_bits or 16))
@@ -421,7 +409,7 @@ class Rebase(ChainWork):
 
         with self.node() as node, self.successor() as temporary:
             with open(temporary, "r+b") as copy, progress.told("copy", self.before["found"].size) as tick:
-                streams.copy(node.held[0], streams.Target(copy.fileno(), blank=True), streams.Hashing(), tick)
+                streams.copy(node.held[0], streams.Target(copy.fileno()), streams.Hashing(), tick)
             own = replace(node, protocol={"driver": "file", "filename": temporary}, held=(), path=temporary)
             with progress.told("rebase"):
                 qemu_img.rebase(self.label, own, path, form, write=True)
@@ -441,7 +429,8 @@ class Rebase(ChainWork):
                 node = opened.enter_context(self.node())
                 self.require_equal(node, replace(node, backing=below))
             alone = nodes.file_node(self.before["path"], "qcow2")
-            qemu_img.rebase(self.label, alone, path, form, write=False)
+            with self.content_kept() if compare else contextlib.nullcontext():
+                qemu_img.rebase(self.label, alone, path, form, write=False)
 
     def require_equal(self, one: Any, other: Any) -> None:
         from . import qemu_img
@@ -505,6 +494,7 @@ class Commit(ChainWork):
                 way_out="give delete: true, or shut the domain down first",
             )
         if delete:
+            self.require_no_snapshots("remove them first (volume_snapshot, state: absent), or leave delete out")
             self.require_no_overlays(before, "rebase or flatten those first, or leave delete out")
             self.check_gone(before, attached)
         if "commit" not in plan.steps:
@@ -533,6 +523,7 @@ class Commit(ChainWork):
             raise StorageError(
                 thing=thing, code="immutable", reason="it is immutable", way_out="set immutable: false for it first"
             )
+        self.require_no_snapshot(before, base)
         others = [one for one in chain.overlays(self.connection, base) if one != self.name]
         if others:
             raise StorageError(
@@ -570,6 +561,21 @@ class Commit(ChainWork):
                 way_out="let it grow to the size of its base first",
             )
 
+    def require_no_snapshot(self, before: dict[str, Any], base: str) -> None:
+        """A snapshot keeps its content: its own file, or the volume below what a guest has written since."""
+        from . import snapshot_files
+
+        below = (snapshot_files.marked(base) or {}).get("role") in (snapshot_files.COPY, snapshot_files.FROZEN)
+        above = (snapshot_files.marked(before["path"]) or {}).get("role") == snapshot_files.OVERLAY
+        if below or above:
+            volume_name, dummy, name = os.path.basename(base if below else before["path"]).rpartition("@")
+            raise StorageError(
+                thing=f"{self.label}: its base {base}",
+                code="has_snapshots",
+                reason=f"it is the snapshot {name!r} of {volume_name!r}, whose content would change",
+                way_out="remove the snapshot (volume_snapshot, state: absent), which merges the two",
+            )
+
     def commit(self) -> None:
         attached = self.attachment()
         if attached is not None:
@@ -581,7 +587,7 @@ class Commit(ChainWork):
             with progress.told("commit"):
                 qemu_img.commit(self.label, node)
             files.flushed(node.backing.path)
-            self.merged = identity(self.before["path"])
+            self.merged = self.identity()
             if self.options["delete"]:
                 self.compared("commit", node, node.backing)
             else:
@@ -619,7 +625,7 @@ class Commit(ChainWork):
     def delete(self) -> None:
         """What is merged goes, if nobody has it; asked again, since a guest was moved away from it just now."""
         if self.merged is not None:
-            self.require_same(self.merged)
+            self.require_same(self.merged, "it stays, and its base has what it held before")
         users = self.users(running_only=False)
         if users or chain.image_locked(self.before["path"]):
             raise StepFailed(
@@ -783,18 +789,6 @@ def has_own_data(descriptor: int, found: Any) -> bool:
             return True
         offset, left = offset + len(data), left - len(data)
     return False
-
-
-def is_nocow(path: str) -> bool:
-    """Whether a file of btrfs is exempt from copy on write."""
-    with permissions.opened(path) as descriptor:
-        return bool((permissions.flags_of(descriptor) or 0) & NOCOW)
-
-
-def identity(path: str) -> tuple[int, ...]:
-    """What changes when somebody writes a file, or puts another one in its place."""
-    status = os.stat(path, follow_symlinks=False)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def states_base(source: Any) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from . import chain, fields, headroom, images, nodes, permissions, reconcile, volume
+from . import fields, headroom, images, nodes, permissions, reconcile, volume
 from . import operation as operations
 from .errors import StepFailed, StorageError
 from .operation import Operation
@@ -137,10 +137,11 @@ def plan(before: dict[str, Any], image: dict[str, Any]) -> Plan:
 
 def settings(label: str, node: Any, image: dict[str, Any]) -> dict[str, Any]:
     """What a new image has, in the words of qemu-img; a qcow2 made of another one keeps what is not given."""
-    from . import chainwork, qemu_img
+    from . import qemu_img
 
     form = image["format"]
-    found: dict[str, Any] = {"nocow": "on"} if node.path.startswith("/") and is_nocow(chainwork, node.path) else {}
+    file = node.path.startswith("/") and not node.path.startswith("/dev/")
+    found: dict[str, Any] = {"nocow": "on"} if file and permissions.is_nocow(node.path) else {}
     if image.get("preallocation", "off") != "off":
         found["preallocation"] = image["preallocation"]
     if form == "vpc":
@@ -149,8 +150,9 @@ def settings(label: str, node: Any, image: dict[str, Any]) -> dict[str, Any]:
         return found
     kept: dict[str, Any] = {"compat": "1.1"}
     if node.format == "qcow2":
-        data = qemu_img.info(label, node).get("format-specific", {}).get("data", {})
-        kept = {"compat": data["compat"], "cluster_size": qemu_img.info(label, node)["cluster-size"]}
+        told = qemu_img.info(label, node)
+        data = told.get("format-specific", {}).get("data", {})
+        kept = {"compat": data["compat"], "cluster_size": told["cluster-size"]}
         kept.update({name: bool(data.get(name.replace("_", "-"))) for name in ("lazy_refcounts", "extended_l2")})
         kept.update(compression_type=data.get("compression-type", "zlib"), refcount_bits=data.get("refcount-bits", 16))
     kept.update({name: image[name] for name in LASTING if name in image})
@@ -161,10 +163,6 @@ def settings(label: str, node: Any, image: dict[str, Any]) -> dict[str, Any]:
     words = {True: "on", False: "off"}
     found.update({name: words[value] if isinstance(value, bool) else value for name, value in kept.items()})
     return found
-
-
-def is_nocow(chainwork: Any, path: str) -> bool:
-    return bool(not path.startswith("/dev/") and chainwork.is_nocow(path))
 
 
 def require_kept(label: str, before: dict[str, Any], options: dict[str, Any], wanted: str) -> None:
@@ -236,12 +234,6 @@ def required(label: str, node: Any, image: dict[str, Any]) -> int:
     return qemu_img.measure(label, node, form, options)[0]
 
 
-def identity(path: str) -> tuple[int, ...]:
-    """What changes when somebody writes a file, or puts another one in its place."""
-    status = os.stat(path, follow_symlinks=False)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
 class Convert(Operation):
     """A file that gets another format under its name."""
 
@@ -289,6 +281,7 @@ class Convert(Operation):
         self.require_unprotected(before)
         self.require_no_overlays(before)
         require_kept(self.label, before, self.options, "the new image")
+        self.require_no_snapshots()
         with self.node() as node:
             made.warnings += headroom.room(self, 0, required(self.label, node, self.image), self.policy)
 
@@ -333,7 +326,7 @@ class Convert(Operation):
         from . import exclusive, files, progress, qemu_img
 
         path, form = self.before["path"], self.image["format"]
-        was = identity(path)
+        was = self.identity()
         with self.node() as node, files.hidden(os.path.dirname(path)) as temporary:
             target = nodes.file_node(temporary, form)
             made, pressed = settings(self.label, node, self.image), bool(self.image.get("compress"))
@@ -343,22 +336,10 @@ class Convert(Operation):
                 if not qemu_img.compare(self.label, node, target, step="convert"):
                     raise not_equal(self.label, "convert")
             with exclusive.opened(self.label, path):
-                self.require_same(path, was)
+                self.require_same(was)
                 permissions.apply(temporary, permissions.read(path) or {"mode": "0600"})
                 files.replace(temporary, path)
         self.connection.unseen(self.pool_name)
-
-    def require_same(self, path: str, was: tuple[int, ...]) -> None:
-        """No guest was there while it was copied."""
-        self.connection.forget()
-        users = self.users(running_only=True)
-        if users or identity(path) != was:
-            raise StorageError(
-                thing=self.label,
-                code="in_use",
-                reason=f"{chain.names(users) if users else 'somebody'} wrote to it meanwhile; nothing was changed",
-                way_out="shut its guest down, then run this again",
-            )
 
     def switch_domains(self) -> None:
         """The persistent definitions say the new format."""
@@ -407,6 +388,7 @@ def things(connection: Any, params: dict[str, Any]) -> list[Any]:
 
     class Renamed(Migrate):
         operation = "convert"
+        left_behind = ""  # it never keeps its source
 
     place = {**params["to"], "name": params["new_name"]}
     return [Renamed(connection, {**params, "to": place, "keep_source": False, "rate": None, "timeout": 3600})]

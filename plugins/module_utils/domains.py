@@ -72,7 +72,7 @@ def put_format(disk: Any, form: str) -> None:
 
 
 def put_source(disk: Any, new: Place, form: str, keep_chain: bool) -> None:
-    """Let a disk be another volume; what of its source has a meaning for any source stays.
+    """Let a disk that is no slice be another volume; what of its source has a meaning for any source stays.
 
     keep_chain says that it stands on what it stood on. A disk that was named by pool and volume stays so, where
     libvirt can (it can't for network pools).
@@ -82,7 +82,7 @@ def put_source(disk: Any, new: Place, form: str, keep_chain: bool) -> None:
     kept = {name: source.get(name) for name in ("startupPolicy",) if source.get(name) and not new.network}
     source.attrib.clear()
     for child in list(source):
-        if child.tag != "seclabel" or new.network:
+        if child.tag != "encryption" and (child.tag != "seclabel" or new.network):
             source.remove(child)
     xmltree.remove(disk, "auth")
     disk.set("type", "volume" if by_pool else new.kind)
@@ -117,12 +117,13 @@ def put_network(disk: Any, source: Any, network: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Defined:
-    """A domain whose persistent definition names a volume: as disks of these formats, or elsewhere too."""
+    """A domain whose persistent definition names a volume: as disks of these formats, in part, or elsewhere too."""
 
     domain: Any
     name: str
     formats: frozenset[str]
     elsewhere: bool
+    sliced: bool = False
 
 
 def defined(connection: Any, pool: str, volume: str, path: str) -> list[Defined]:
@@ -135,13 +136,29 @@ def defined(connection: Any, pool: str, volume: str, path: str) -> list[Defined]
         mine, elsewhere = disks(tree, pool, volume, path, connection.local)
         if mine or elsewhere:
             formats = frozenset(xmltree.get(one, "driver/@type") or "raw" for one in mine)
-            found.append(Defined(domain, domain.name(), formats, elsewhere))
+            found.append(Defined(domain, domain.name(), formats, elsewhere, any(map(is_sliced, mine))))
     return found
 
 
+def is_sliced(disk: Any) -> bool:
+    """Whether a disk is a part of its source: a place in that file, which is of no meaning in another one."""
+    return disk.find("source/slices") is not None
+
+
+def sliced(thing: str, name: str) -> StorageError:
+    return StorageError(
+        thing=thing,
+        code="in_use",
+        reason=f"the disk of domain {name!r} is a part of it (slices), and would be something else after that",
+        way_out="give that domain a volume of its own first",
+    )
+
+
 def refuse_unchangeable(thing: str, found: list[Defined]) -> None:
-    """Definitions that can't follow: what names the volume elsewhere, and a saved state, which has its own."""
+    """Definitions that can't follow: what names the volume elsewhere or a part of it, and a saved state of its own."""
     for one in found:
+        if one.sliced:
+            raise sliced(thing, one.name)
         if one.elsewhere:
             raise StorageError(
                 thing=thing,

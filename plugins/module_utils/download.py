@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import fields, files, nodes, permissions, progress, qemu_img, reconcile, streams
+from . import chain, fields, files, nodes, permissions, progress, qemu_img, reconcile, streams
 from .backends.shared import PERMISSIONS
 from .clone import Source
 from .errors import StorageError
@@ -144,8 +144,15 @@ class Download(Source):
         elif before["there"] and not self.options["replace"]:
             reason, code = f"{self.dest} is there and has another content", "would_overwrite"
             way_out = "give replace: true if it can go"
+        elif before["there"] and self.is_disk_of_a_guest():
+            reason, code = f"{self.dest} is a disk of a guest", "in_use"
         if reason:
             raise StorageError(thing=self.label, code=code, reason=reason, way_out=way_out)
+
+    def is_disk_of_a_guest(self) -> bool:
+        """Whether a domain names the file, or a QEMU process of any host has it open."""
+        real = os.path.realpath(self.dest)
+        return chain.image_locked(self.dest) or any(use.path == real for use in chain.uses(self.connection))
 
     # the step
 
@@ -169,7 +176,7 @@ class Download(Source):
     @contextlib.contextmanager
     def hidden(self) -> Iterator[str]:
         """A hidden name beside the file's, of which there is but one: the next run removes what a killed one left."""
-        path = os.path.join(self.folder, f".{os.path.basename(self.dest)}.kvm.storage")
+        path = os.path.join(self.folder, f".{os.path.basename(self.dest)}.kvm.storage-{files.this_host()}")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
@@ -185,7 +192,7 @@ class Download(Source):
         if source is not None and self.form() == "raw":
             with opened(path) as descriptor, streams.Hashing(CHECKSUM) as hashing:
                 with progress.told("download", streams.size_of(source)) as tick:
-                    size = streams.copy(source, streams.Target(descriptor, blank=True), hashing, tick)
+                    size = streams.copy(source, streams.Target(descriptor), hashing, tick)
                 self.checksum, self.moved["bytes"] = hashing.finish()[CHECKSUM], size
             return
         self.convert(node, path)
@@ -216,11 +223,11 @@ class Download(Source):
                 stack.callback(os.close, source)
                 self.convert(node, f"/proc/{os.getpid()}/fd/{source}")
             hashing = stack.enter_context(streams.Hashing(CHECKSUM))
-            target = streams.Target(stack.enter_context(opened(path)), blank=True)
+            target = streams.Target(stack.enter_context(opened(path)))
             tick = stack.enter_context(progress.told("compress", streams.size_of(source)))
             read = streams.ticking(streams.reader(source), tick)
             blocks = streams.compressed(self.label, streams.blocks_of(read), self.compression)
-            self.moved["bytes"] = streams.pour(self.label, blocks, target, hashing)
+            self.moved["bytes"] = streams.pour(blocks, target, hashing)
             self.checksum = hashing.finish()[CHECKSUM]
 
 

@@ -119,7 +119,14 @@ def check_url(thing: str, url: str) -> SplitResult:
             f"{shown(url)} carries a user name or password, and addresses are shown and logged",
             "give url_username and url_password",
         )
+    if not f"{parts.path}?{parts.query}".isascii():
+        raise refused(thing, "bad_url", "the address has letters in it that are not ASCII", "write them as %C3%A9")
     return parts
+
+
+def server(parts: SplitResult) -> tuple[str, str | None, int]:
+    """Whom an address names: what is a secret of one is none of another's."""
+    return parts.scheme, parts.hostname, parts.port or PORTS[parts.scheme]
 
 
 def refused(thing: str, code: str, reason: str, way_out: str) -> StorageError:
@@ -269,7 +276,7 @@ class Download:
         origin, hops = None, 0
         while hops <= MOST_REDIRECTS:
             parts = check_url(self.thing, url)
-            here = (parts.scheme, parts.hostname, parts.port or PORTS[parts.scheme])
+            here = server(parts)
             credentials = credentials and origin in (None, here)  # once dropped, they stay so
             origin = origin or here
             answer = self.ask(parts, credentials)
@@ -393,8 +400,11 @@ class Download:
 LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 
-def checksum(thing: str, text: str, name: str, rules: Rules) -> tuple[str, str]:
-    """(algorithm, digest) of sha256:HEX, or of sha256:URL, where a list of checksums has the file's name."""
+def checksum(thing: str, text: str, name: str, rules: Rules, url: str = "") -> tuple[str, str]:
+    """(algorithm, digest) of sha256:HEX, or of sha256:URL, where a list of checksums has the file's name.
+
+    The login is that of the server that has the image (url), and not shown to another one.
+    """
     algorithm, dummy, value = text.partition(":")
     way_out = "give sha256: and 64 hexadecimal digits, or sha256: and the address of a list of checksums"
     if algorithm not in CHECKSUMS:
@@ -404,8 +414,9 @@ def checksum(thing: str, text: str, name: str, rules: Rules) -> tuple[str, str]:
         return algorithm, value.lower()
     if not value.startswith(("http:", "https:")):
         raise refused(thing, "bad_value", f"checksum is no digest of {algorithm}", way_out)
-    check_url(thing, value)
-    with Download(thing, value, Rules(**{**vars(rules), "size": LARGEST_SUMS})) as download:
+    own = bool(url) and server(check_url(thing, url)) == server(check_url(thing, value))
+    login = {} if own else {"username": None, "password": None}
+    with Download(thing, value, Rules(**{**vars(rules), **login, "size": LARGEST_SUMS})) as download:
         parts = []
         while True:
             data = download.read(1 << 16)

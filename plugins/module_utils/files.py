@@ -52,6 +52,12 @@ def sweep(directory: str, own: str) -> None:
                 os.unlink(os.path.join(directory, name))
 
 
+def identity(path: str) -> tuple[int, ...]:
+    """What changes when somebody writes a file, or puts another one in its place."""
+    status = os.stat(path, follow_symlinks=False)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def flushed(path: str) -> None:
     """All of a file or directory is on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

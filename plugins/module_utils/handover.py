@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from . import commands, convert, fields, guards, nodes, sizes, volume
+from . import commands, convert, fields, guards, migrate, nodes, sizes, volume
 from .errors import StorageError
 from .operation import Operation
 from .plan import Plan
@@ -164,9 +164,11 @@ def connected(label: str, host: str, folder: str, ended: list[Any]) -> Iterator[
 
 
 def plan(before: dict[str, Any], keep_source: bool) -> Plan:
-    """Pure. before has exists, place and target_place ((host, pool, name)), target_exists."""
+    """Pure. before has exists, place and target_place ((host, pool, name)), target_exists, target_listed."""
     here, there = (dict(zip(("host", "pool", "name"), before[key])) for key in ("place", "target_place"))
-    steps = ["hand_over"] if before["exists"] and not before["target_exists"] else []
+    steps = ["refresh_target"] if before["target_exists"] and not before["target_listed"] else []
+    if before["exists"] and not before["target_exists"]:
+        steps.append("hand_over")
     if before["exists"] and not keep_source:
         steps.append("drop_source")
     risk = "compared before the source goes" if steps else ""
@@ -183,6 +185,7 @@ class Handover(Operation):
         given = fields.given(options["to"])
         self.rate = options["rate"] and volume.FIELDS["capacity"].clean(self.label, "rate", options["rate"])
         self.to = {"pool": self.pool_name, "name": self.volume_name, "uri": "qemu:///system", **given}
+        self.compared: tuple[int, ...] = ()  # the file when it was compared
         guards.new_name(self.label, self.to["name"])
         guards.possible_name(self.label, self.to["pool"])
         if not DESTINATION.fullmatch(self.to["host"]):
@@ -216,7 +219,14 @@ class Handover(Operation):
         self.require_local("qemu-img")
         with other_end(self.label, self.to) as other:
             there = other.ask("look")
-        before.update(there=there, target_exists=there["exists"], found=None, form="", definitions=[])
+        before.update(
+            there=there,
+            target_exists=there["exists"],
+            target_listed=there["listed"],
+            found=None,
+            form="",
+            definitions=[],
+        )
         before["place"] = ("this one", self.pool_name, self.volume_name)
         before["target_place"] = (self.to["host"], self.to["pool"], self.to["name"])
         if not before["exists"] and there["exists"]:
@@ -244,7 +254,7 @@ class Handover(Operation):
                 reason=f"what stands at {before['there']['path']} on {self.to['host']} is no plain file of one name",
                 way_out="move it away, or choose another name",
             )
-        if not made.steps:
+        if not made.steps or not before["exists"]:
             return
         names = [one.name for one in before["definitions"]]
         if names and "drop_source" in made.steps:
@@ -260,9 +270,18 @@ class Handover(Operation):
         if "drop_source" in made.steps:
             self.require_unprotected(before)
             volume.refuse_operation(self.label, self.backend, "delete")
+            self.require_no_snapshots(migrate.LEFT_BEHIND)
         convert.require_kept(self.label, before, self.kept_options(before), "what comes there")
         with self.source(before) as node:
             if before["target_exists"]:
+                self.compared = self.identity()
+                if list(self.compared[1:]) == before["there"]["identity"] != []:
+                    raise StorageError(
+                        thing=self.label,
+                        code="exists",
+                        reason=f"{before['there']['path']} on {self.to['host']} is this very file, on one share",
+                        way_out="leave it there: that host has it already",
+                    )
                 self.require_equal(node, before)
             else:
                 self.require_room(node, before)
@@ -324,6 +343,11 @@ class Handover(Operation):
 
     # steps
 
+    def refresh_target(self) -> None:
+        """What a killed run has made there is shown to libvirt."""
+        with other_end(self.label, self.to) as other:
+            other.ask("refresh")
+
     def hand_over(self) -> None:
         """Copied, compared, and only then given its name there."""
         from . import progress, qemu_img
@@ -332,7 +356,7 @@ class Handover(Operation):
         self.connection.forget()
         self.require_unused(before, running_only=True)
         path = before["path"] if self.directory() else ""
-        was = convert.identity(path) if path else ()
+        was = self.identity()
         mode = os.stat(path).st_mode & 0o777 if path else 0o600
         with self.source(before) as node, other_end(self.label, self.to) as other:
             size = node.size or 0
@@ -344,14 +368,9 @@ class Handover(Operation):
                     raise convert.not_equal(self.label, "hand_over")
             self.connection.forget()
             self.require_unused(before, running_only=True)
-            if path and convert.identity(path) != was:
-                raise StorageError(
-                    thing=self.label,
-                    code="in_use",
-                    reason="somebody wrote to it meanwhile; nothing was changed",
-                    way_out="shut its guest down, then run this again",
-                )
+            self.require_same(was)
             other.ask("publish", size=size, mode=mode)
+        self.compared = was
 
     def drop_source(self) -> None:
         self.connection.forget()
@@ -359,4 +378,5 @@ class Handover(Operation):
             self.connection.unseen(self.pool_name)
             self.connection.show(self.pool_name)
         self.check_delete(self.before)
+        self.require_same(self.compared, migrate.STAYS, migrate.WHICH)
         self.delete()

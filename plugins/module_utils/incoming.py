@@ -72,12 +72,13 @@ class Incoming:
     def check_url(self, url: str) -> None:
         """What can be said of an address before anybody is asked."""
         parts = fetch.check_url(self.thing, url)
-        if parts.scheme == "http" and not self.params.get("checksum") and self.rules.verify:
+        checksum = self.params.get("checksum") or ""
+        if parts.scheme == "http" and self.rules.verify and (not checksum or ":http:" in checksum):
             raise StorageError(
                 thing=self.thing,
                 code="no_checksum",
                 reason="nothing would tell what http gives from what somebody on the way makes of it",
-                way_out="give checksum, or an https address",
+                way_out="give the checksum itself, or an https address for it or for the image",
             )
 
     # what it is
@@ -131,7 +132,7 @@ class Incoming:
         """Look up the checksum that it must have."""
         text = self.params.get("checksum")
         if text and self.wanted is None:
-            self.wanted = fetch.checksum(self.thing, text, self.name, self.rules)
+            self.wanted = fetch.checksum(self.thing, text, self.name, self.rules, self.url or "")
 
     # its bytes
 
@@ -143,7 +144,7 @@ class Incoming:
             attempts += 1
             os.ftruncate(descriptor, 0)
             try:
-                size = self.pour(streams.Target(descriptor, blank=True))
+                size = self.pour(streams.Target(descriptor))
             except fetch.Restart:
                 continue
             self.moved["seconds"] += time.monotonic() - began
@@ -152,6 +153,9 @@ class Incoming:
         raise self.refused("fetch_failed", reason, "look at the server, or bring the file here and give src")
 
     def pour(self, target: streams.Target) -> int:
+        if self.staged is not None:  # what was compared, and no second look at a server that may have changed
+            with streams.Hashing() as none, progress.told("upload", streams.size_of(self.staged)) as tick:
+                return streams.copy(self.staged, target, none, tick)
         names = [self.wanted[0]] if self.wanted else []
         with streams.Hashing(*names) as hashing:
             descriptor = self.plain()
@@ -185,7 +189,7 @@ class Incoming:
                 head += more
             kind, read = streams.compression_of(head), streams.after(head, read)
         blocks = streams.decompressed(self.thing, read, kind, self.caps)
-        return streams.pour(self.thing, blocks, target)
+        return streams.pour(blocks, target)
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[tuple[streams.Read, int | None]]:
@@ -268,7 +272,8 @@ def nameless(directory: str) -> int:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
             raise
-    descriptor, path = tempfile.mkstemp(prefix=files.LEFTOVER, dir=directory)
+    own = f"{files.LEFTOVER}{files.this_host()}-{os.getpid()}-"
+    descriptor, path = tempfile.mkstemp(prefix=own, dir=directory)
     os.unlink(path)
     return descriptor
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 from typing import Any, Callable
 
-from . import chain, fields, guards, images, permissions, reconcile, sizes, xmltree
+from . import chain, fields, guards, identity, images, permissions, reconcile, sizes, xmltree
 from . import secret as secrets
 from . import volume as volumes
 from .backend import Backend
@@ -111,13 +111,44 @@ def thin_pool_facts(contents: Contents, entry: Entry) -> dict[str, Any]:
     return sized(found, ("capacity", "allocation", "provisioned"))
 
 
+def identity_of(connection: Any, facts: dict[str, Any]) -> dict[str, str | None]:
+    """Which storage a pool stands on, for comparing hosts; or why that can't be told."""
+    name = facts["name"]
+    thing, backend = f"pool {name!r}", registry.backend(facts["type"])
+    why = ""
+    if not connection.local:
+        why = "it is told by files and commands of the host itself, and this connection leads to another"
+    elif facts["state"] != "active":
+        why = "it is not active"
+    elif facts["unreachable"]:
+        why = f"nothing answers at {facts['unreachable']}"
+    elif backend is None or backend.identity is None:
+        why = f"nothing tells one {facts['type']} storage from another"
+    else:
+        paths = [volume.path() for volume in connection.volumes(name).values()]
+        try:
+            return {"identity": backend.identity(thing, connection, facts["options"], paths), "identity_unknown": None}
+        except StorageError as error:
+            why = error.reason
+    return {"identity": None, "identity_unknown": why}
+
+
 def pool_info(connection: Any, params: dict[str, Any]) -> dict[str, Any]:
     pools = chosen(connection, params["names"])
-    return {"pools": [pool_facts(connection, name, handle, params["xml"]) for name, handle in pools.items()]}
+    found = [pool_facts(connection, name, handle, params["xml"]) for name, handle in pools.items()]
+    if not params["identity"]:
+        return {"pools": found}
+    for facts in found:
+        facts.update(identity_of(connection, facts))
+    return {"pools": found, "lock_manager": identity.lock_manager() if connection.local else None}
 
 
 def pool_info_spec() -> dict[str, Any]:
-    return {"names": {"type": "list", "elements": "str"}, "xml": {"type": "bool", "default": False}}
+    return {
+        "names": {"type": "list", "elements": "str"},
+        "xml": {"type": "bool", "default": False},
+        "identity": {"type": "bool", "default": False},
+    }
 
 
 # volumes

@@ -25,14 +25,16 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from . import chain, convert, fields, headroom, nodes, permissions, reconcile, volume, xmltree
+from . import convert, fields, guards, headroom, nodes, permissions, reconcile, volume, xmltree
 from . import operation as operations
-from .errors import StepFailed, StorageError
+from .errors import StorageError
 from .operation import Attachment, Operation
 from .plan import Plan
 
 MARK, COPYING, PIVOTING = ".kvm.storage.", "copying", "pivoting"
-SHALLOW, REUSE, TRANSIENT = 1, 2, 4  # virDomainBlockCopyFlags
+REUSE, TRANSIENT = 2, 4  # virDomainBlockCopyFlags
+STAYS, WHICH = "it stays, beside its copy", "see which of the two is wanted, and remove the other one"
+LEFT_BEHIND = "remove them first (volume_snapshot, state: absent), or use keep_source: true"
 ONLINE_FORMATS = ("raw", "qcow2")  # what a running QEMU writes well
 
 
@@ -73,6 +75,7 @@ class Migrate(Operation):
     """A volume on its way to another place."""
 
     operation = "migrate"
+    left_behind = LEFT_BEHIND
 
     def __init__(self, connection: Any, options: dict[str, Any]) -> None:
         declared, given = options["format"], fields.given(options["to"])
@@ -95,6 +98,7 @@ class Migrate(Operation):
         wanted = volume.wanted({**image, **place, "state": "present", "thin_pool": given.get("thin_pool")})
         wanted["preallocation"] = self.image.get("preallocation")
         self.target = volume.Volume(connection, wanted, None)
+        self.compared: tuple[int, ...] = ()  # the source's file when it was compared
 
     def clean_rate(self, rate: str | None) -> int | None:
         return None if rate is None else volume.FIELDS["capacity"].clean(self.label, "rate", rate) or None
@@ -226,12 +230,14 @@ class Migrate(Operation):
         self.require_unprotected(before)
         if "drop_source" in made.steps:
             volume.refuse_operation(self.label, self.backend, "delete")
-            self.require_no_snapshots()
+            self.require_no_snapshots(self.left_behind)
         if before["target_exists"] and before["way"] == "rename":
             raise self.taken("it is there already")
         if before["target_exists"] or before["finished"]:
             self.require_unused(before, running_only=True)
+            self.require_another(before)
             if not before["finished"] or before["doubtful"]:
+                self.compared = self.identity()
                 self.require_equal(before)
         else:
             self.check_target(before, made)
@@ -242,20 +248,6 @@ class Migrate(Operation):
         there = before["target_exists"] and header is not None and self.target.backend.keeps_format
         if there and header != before["target_format"]:
             raise volume.mismatch(self.target.label, before["target_format"], header)
-
-    def require_no_snapshots(self) -> None:
-        """The backend's own snapshots stay behind, and go with the source."""
-        own = self.backend.snapshots
-        if own is None:
-            return
-        found = own.look(self.connection, self.pool_options(), self.volume_name)
-        if found:
-            raise StorageError(
-                thing=self.label,
-                code="has_snapshots",
-                reason=f"its snapshots would be lost: {', '.join(repr(one.name) for one in found[:5])}",
-                way_out="delete them first, or use keep_source: true",
-            )
 
     def require_definitions(self, before: dict[str, Any]) -> None:
         from . import domains
@@ -284,6 +276,19 @@ class Migrate(Operation):
             if qemu_img.compare(self.label, node, other, step="compare"):
                 return
         raise self.taken(f"it is there, and its content is another one than that of {self.label}")
+
+    def require_another(self, before: dict[str, Any]) -> None:
+        """Two pools may have one directory or image, by a link or by two mounts: its only copy would be dropped."""
+        from . import files
+
+        path, there = before["path"], self.target.before["path"]
+        if path.startswith("/") and there.startswith("/"):
+            same = os.path.samefile(path, there) or files.identity(path)[1:] == files.identity(there)[1:]
+        else:
+            same = path == there and self.backend is self.target.backend
+            same = same and guards.same_storage(self.backend, self.pool_options(), self.target.pool_options())
+        if same:
+            raise self.taken(f"it is {self.label} itself: both pools stand on the same storage")
 
     def taken(self, reason: str) -> StorageError:
         return StorageError(
@@ -328,9 +333,8 @@ class Migrate(Operation):
 
     def require_names_free(self, before: dict[str, Any]) -> None:
         """Snapshots that a backend knows by their volume's name do not follow it."""
-        entry = self.entry()
-        if entry is not None:
-            self.require_no_snapshots()
+        if self.entry() is not None or self.directory():
+            self.require_no_snapshots(self.left_behind)
 
     def check_offline(self, before: dict[str, Any]) -> int:
         """The bytes that a copy takes at once."""
@@ -363,6 +367,18 @@ class Migrate(Operation):
                 reason=f"it is used by domain {attached.name!r} (running), and a running guest's disk is moved into "
                 "pools of files only, as raw or qcow2",
                 way_out="shut the domain down first",
+            )
+        from . import blockjob, domains
+
+        if domains.is_sliced(blockjob.Place(self.label, attached.domain, attached.target).disk()):
+            raise domains.sliced(self.label, attached.name)  # the rest of the file would not come along
+        lost = sorted(name for name, value in self.image.items() if name not in ("format", "cluster_size") and value)
+        if lost:
+            raise StorageError(
+                thing=self.label,
+                code="unsupported",
+                reason=f"while its guest runs it gets no {', '.join(lost)}",
+                way_out="leave that out, or shut the domain down first",
             )
         convert.require_kept(self.label, before, self.options, "what it becomes")
 
@@ -414,30 +430,23 @@ class Migrate(Operation):
             self.copy_online(attached)
         else:
             self.require_unused(self.before, running_only=True)
-            path = self.before["path"] if self.directory() else ""
-            was = convert.identity(path) if path else ()
+            was = self.identity()
             if self.as_it_is(self.before):
                 self.copy_file()
             else:
                 self.copy_content()
-            self.require_still(path, was)
+            self.require_still(was)
+            self.compared = was
         self.came_about()
 
-    def require_still(self, path: str, was: tuple[int, ...]) -> None:
+    def require_still(self, was: tuple[int, ...]) -> None:
         """A guest that was started meanwhile has made the copy stale; it is taken away again."""
-        self.connection.forget()
-        users = self.users(running_only=True)
-        if not users and (not path or convert.identity(path) == was):
-            return
-        self.came_about()
-        self.target.delete()
-        raise StepFailed(
-            thing=self.label,
-            step="copy",
-            code="in_use",
-            reason=f"{chain.names(users) if users else 'somebody'} wrote to it meanwhile; the copy was removed",
-            way_out="shut its guest down, then run this again",
-        )
+        try:
+            self.require_same(was, "the copy was removed")
+        except StorageError:
+            self.came_about()
+            self.target.delete()
+            raise
 
     def permissions_of_source(self) -> dict[str, Any]:
         """Of a file that goes into another file's place: who may read it stays so."""
@@ -529,6 +538,7 @@ class Migrate(Operation):
             self.connection.unseen(self.pool_name)
             self.connection.show(self.pool_name)
         self.check_delete(before)
+        self.require_same(self.compared, STAYS, WHICH)
         self.delete()
         if self.marked():
             self.finish_copy()

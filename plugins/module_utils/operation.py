@@ -109,6 +109,24 @@ class Operation(Volume):
         if self.connection.local and not self.connection.uri.startswith("test:"):
             self.check_device_closed(before["path"])
 
+    def identity(self) -> tuple[int, ...]:
+        """What changes when somebody writes the volume's file; () of what is no file of this host."""
+        from . import files
+
+        return files.identity(self.before["path"]) if self.directory() else ()
+
+    def require_same(self, was: tuple[int, ...], kept: str = "nothing was changed", way_out: str = "") -> None:
+        """Nobody has used it since identity() was asked; kept says for an error what has become of it."""
+        self.connection.forget()
+        users = self.users(running_only=True)
+        if users or (was and self.identity() != was):
+            raise StorageError(
+                thing=self.label,
+                code="in_use",
+                reason=f"{chain.names(users) if users else 'somebody'} wrote to it meanwhile; {kept}",
+                way_out=way_out or "shut its guest down, then run this again",
+            )
+
     def require_no_watchers(self) -> None:
         """On shared storage guests of other hosts count, where the backend can tell of them."""
         if self.backend.watchers is None or not self.connection.local:

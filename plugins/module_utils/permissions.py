@@ -21,7 +21,8 @@ from typing import Any
 
 from .errors import StorageError
 
-FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL = 0x80086601, 0x40086602, 0x10  # linux/fs.h
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602  # linux/fs.h
+FS_IMMUTABLE_FL, FS_NOCOW_FL = 0x10, 0x00800000
 LABEL = "security.selinux"
 POLICY = "/sys/fs/selinux/context"  # takes a label that the loaded policy knows, and no other
 
@@ -121,6 +122,16 @@ def flags_of(descriptor: int) -> int | None:
         return None
 
 
+def set_flags(descriptor: int, flags: int) -> None:
+    fcntl.ioctl(descriptor, FS_IOC_SETFLAGS, struct.pack("i", flags))
+
+
+def is_nocow(path: str) -> bool:
+    """Whether a file of btrfs is exempt from copy on write."""
+    with opened(path) as descriptor:
+        return bool((flags_of(descriptor) or 0) & FS_NOCOW_FL)
+
+
 def is_protected(path: str) -> bool:
     """Whether a file has no write permission and, where there is one, the immutable attribute."""
     if os.lstat(path).st_mode & 0o222:
@@ -136,4 +147,4 @@ def set_immutable(path: str, immutable: bool) -> None:
         flags = flags_of(descriptor)
         if flags is not None:
             flags = flags | FS_IMMUTABLE_FL if immutable else flags & ~FS_IMMUTABLE_FL
-            fcntl.ioctl(descriptor, FS_IOC_SETFLAGS, struct.pack("i", flags))
+            set_flags(descriptor, flags)

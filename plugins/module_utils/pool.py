@@ -89,6 +89,12 @@ def wanted(backend: Backend, options: dict[str, Any], owner: str = MODULE_OWNER)
     return want
 
 
+def wanted_as_it_is(backend: Backend, name: str, wait_timeout: int) -> dict[str, Any]:
+    """What is wanted of a pool of which nothing shall change."""
+    defaults = {option: spec.get("default") for option, spec in argument_spec(backend).items()}
+    return wanted(backend, {**defaults, "name": name, "wait_timeout": wait_timeout})
+
+
 def plan(before: dict[str, Any], want: dict[str, Any], backend: Backend) -> Plan:
     """The steps from what was read to what is wanted; pure.
 
@@ -784,6 +790,16 @@ class Pool(Thing):
     def restart(self) -> None:
         self.stop()
         self.start()
+
+    def log_in_again(self) -> None:
+        """Let the pool log in to its server, by the value that its secret has now."""
+        handle = self.handle
+        if not handle.isActive():
+            self.start()
+        elif self.backend.relogin == "restart":
+            self.restart()
+        else:
+            self.slow(lambda: handle.refresh(0))
 
     def recreate(self) -> None:
         """A transient pool is gone when it stops, so its new form is created at once."""

@@ -24,11 +24,25 @@ from typing import Any
 WAIT = 60.0  # seconds until somebody must have connected, and qemu-nbd be ready
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 AT_FDCWD, RENAME_NOREPLACE = -100, 1
+PR_SET_PDEATHSIG = 1  # prctl(2)
 FILES = ("dir", "fs", "netfs", "vstorage")
 
 
 class Failed(Exception):
     """What went wrong: a word for programs, and one for people."""
+
+
+def identity(path: str) -> list[int]:
+    """What tells a file of a share from another one on any host; opened, so that it is asked anew."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return []
+    try:
+        status = os.fstat(descriptor)
+        return [status.st_ino, status.st_size, status.st_mtime_ns]
+    finally:
+        os.close(descriptor)
 
 
 class Receiver:
@@ -66,8 +80,9 @@ class Receiver:
         return {
             "path": path,
             "exists": os.path.lexists(path),
+            "listed": self.name in self.handle().listVolumes(),
             "plain": plain and (not os.path.lexists(path) or os.lstat(path).st_nlink == 1),
-            "size": os.lstat(path).st_size if os.path.lexists(path) else None,
+            "identity": identity(path),
             "available": status.f_bavail * status.f_frsize,
         }
 
@@ -96,9 +111,13 @@ class Receiver:
         program = shutil.which(argv[0], path=PATH)
         if program is None:
             raise Failed("missing_command", "qemu-nbd is not on that host; install qemu-utils or qemu-img")
+        libc, mine = ctypes.CDLL(None), os.getpid()
         self.lender = os.fork()
         if not self.lender:
             try:
+                libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # it ends with this process, however that ends
+                if os.getppid() != mine:
+                    os._exit(127)
                 os.execve(program, argv, {"PATH": PATH, "LC_ALL": "C"})
             finally:
                 os._exit(127)
@@ -136,6 +155,10 @@ class Receiver:
         descriptor = os.open(directory, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
+        return self.refresh({})
+
+    def refresh(self, given: dict[str, Any]) -> dict[str, Any]:
+        """libvirt looks at the pool."""
         self.handle().refresh(0)
         return {}
 
@@ -148,7 +171,7 @@ class Receiver:
     def answer(self, line: str) -> dict[str, Any]:
         given = json.loads(line)
         try:
-            if given["do"] not in ("look", "receive", "show", "publish"):
+            if given["do"] not in ("look", "receive", "show", "publish", "refresh"):
                 raise Failed("bad_value", f"nothing is called {given['do']!r}")
             return {"ok": getattr(self, given["do"])(given)}
         except Failed as error:

@@ -353,7 +353,8 @@ class Resize(Operation):
 
     def grow(self) -> None:
         if self.is_file(self.before["path"]):
-            self.change_file()
+            with self.content_kept():
+                self.change_file()
         else:
             self.want["options"]["capacity"] = self.need
             Volume.resize(self)

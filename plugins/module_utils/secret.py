@@ -36,6 +36,7 @@ USAGES = {
 LARGEST_VALUE = 64 * 1024
 CEPH_KEY_BYTES = 28  # type, time, length and 16 bytes of key, see Ceph's CryptoKey
 VALUE_OPTIONS = ("value", "value_base64", "keyring_file")
+PROOF_SECONDS = 30  # that a login with a new value may take
 
 FIELDS = {
     "description": At("description"),
@@ -56,6 +57,7 @@ def argument_spec() -> dict[str, Any]:
         "keyring_file": {"type": "path", "no_log": False},
         "keyring_entity": {"type": "str", "no_log": False},
         "set_value": {"type": "str", "choices": ["if_changed", "always", "never"], "default": "if_changed"},
+        "prove": {"type": "bool", "default": False},
         **fields.spec(FIELDS),
     }
 
@@ -169,7 +171,8 @@ def keyring_value(thing: str, path: str, entity: str | None) -> bytes:
 def plan(before: dict[str, Any], want: dict[str, Any]) -> Plan:
     """The steps from what was read to what is wanted; pure.
 
-    before has exists, options, uuid and value_differs: True, False, or None where libvirt keeps it to itself.
+    before has exists, options, uuid, users (the active pools that log in with it), and value_differs: True, False, or
+    None where libvirt keeps it to itself.
     """
     if want["state"] == "absent":
         return Plan(["undefine"], shown(before, want), None) if before["exists"] else Plan()
@@ -177,6 +180,8 @@ def plan(before: dict[str, Any], want: dict[str, Any]) -> Plan:
     steps = ["define"] if set(differing) - {"private"} or not before["exists"] else []
     if want_value(before, want):
         steps.append("set_value")
+        if want["prove"] and before["exists"] and before["users"]:
+            steps.append("prove")
     if "private" in differing:
         steps.append("make_private")  # last: of a private secret nobody can tell whether it has its value
     present = shown(before, want) if before["exists"] else None
@@ -209,6 +214,9 @@ class Secret(Thing):
         super().__init__()
         self.connection, self.want, self.name = connection, want, want["usage_name"]
         self.before: dict[str, Any] = {}
+        self.old: bytes | None = None  # the value that libvirt had
+        self.users: list[Any] = []  # the pools that log in with it
+        self.planned = Plan()
 
     def facts(self) -> dict[str, Any]:
         return {"usage": self.want["usage"], "uuid": self.before.get("uuid")}
@@ -238,6 +246,7 @@ class Secret(Thing):
             "options": {},
             "value_missing": True,
             "value_differs": True,
+            "users": [],
         }
         self.before = before
         if handle is None:
@@ -253,7 +262,26 @@ class Secret(Thing):
             before["tree"] = xmltree.parse(handle.XMLDesc(0))
             before["options"] = fields.read(FIELDS, before["tree"])
             before["value_missing"], before["value_differs"] = self.compare(handle)
+            self.users = self.pools_that_log_in() if self.want["prove"] else []
+            before["users"] = [pool.name for pool in self.users]
         return before
+
+    def pools_that_log_in(self) -> list[Any]:
+        """The active pools whose login is this secret, as things that can be restarted."""
+        from .backends import registry  # of no use to who proves nothing
+        from .pool import Pool, wanted_as_it_is
+
+        found = []
+        for name, handle in self.connection.pools().items():
+            text = handle.XMLDesc(0) if handle.isActive() else ""
+            if not text or not self.named_in(text, self.before["uuid"]):
+                continue
+            backend = registry.backend(xmltree.parse(text).get("type"))
+            if backend is not None and backend.relogin:
+                pool = Pool(self.connection, backend, wanted_as_it_is(backend, name, PROOF_SECONDS))
+                pool.read()
+                found.append(pool)
+        return found
 
     def refuse_taken_uuid(self, wanted_uuid: str) -> None:
         other = self.connection.secret_by_uuid(wanted_uuid)
@@ -269,22 +297,39 @@ class Secret(Thing):
         """Whether libvirt has no value, and whether it differs; a private one can't be compared."""
         wanted_value = self.value() if self.want["state"] == "present" else None
         try:
-            return False, wanted_value is not None and handle.value(0) != wanted_value
+            self.old = handle.value(0)
+            return False, wanted_value is not None and self.old != wanted_value
         except connections.libvirt.libvirtError as error:
             if connections.number(error) == connections.libvirt.VIR_ERR_NO_SECRET:
                 return True, True
             return False, None
 
     def plan(self, before: dict[str, Any]) -> Plan:
-        return plan(before, self.want)
+        self.planned = plan(before, self.want)
+        return self.planned
 
     def check(self, before: dict[str, Any], plan: Plan) -> None:
         if "set_value" in plan.steps:
             self.value()
+        if "prove" in plan.steps:
+            self.check_provable()
         if "make_private" in plan.steps:
             self.check_private()
         if "undefine" in plan.steps:
             self.check_unneeded(before["uuid"])
+
+    def check_provable(self) -> None:
+        """The old value can come back, and nobody uses a disk of a pool that has to log in anew."""
+        if self.old is None:
+            raise StorageError(
+                thing=self.label,
+                code="unsupported",
+                reason="it is private, so that its old value could not be brought back if the new one is wrong",
+                way_out="set it without prove, and see that its pools start",
+            )
+        for pool in self.users:
+            if pool.backend.relogin == "restart":
+                pool.check_unused(running_only=True)
 
     def check_private(self) -> None:
         if self.want["options"]["private"] is False:
@@ -361,6 +406,30 @@ class Secret(Thing):
 
     def set_value(self) -> None:
         self.handle.setValue(self.value(), 0)
+
+    def prove(self) -> None:
+        """Each pool that runs logs in with the new value."""
+        for pool in self.users:
+            try:
+                pool.log_in_again()
+            except (StorageError, TimeoutError, connections.libvirt.libvirtError) as error:
+                reason = error.reason if isinstance(error, StorageError) else connections.words(error)
+                raise StorageError(
+                    thing=self.label,
+                    code="not_proven",
+                    reason=f"pool {pool.name!r} can't log in with the new value: {reason}",
+                    way_out="the old value is back; compare the new one with what the server has",
+                ) from None
+
+    def take_back(self, done: list[str]) -> list[str]:
+        """A new value that was not proven makes room for the old one, and pools that it kept down come up again."""
+        if self.old is None or "prove" not in self.planned.steps or "set_value" not in done:
+            return done
+        self.handle.setValue(self.old, 0)
+        for pool in self.users:
+            with contextlib.suppress(StorageError, TimeoutError, connections.libvirt.libvirtError):
+                pool.log_in_again()
+        return [step for step in done if step != "set_value"]
 
     def undefine(self) -> None:
         self.handle.undefine()

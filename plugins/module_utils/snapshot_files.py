@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import exclusive, files, images, nodes, permissions, qemu_img
+from . import exclusive, files, nodes, permissions, qemu_img
 from .backends.shared import run_native, step_by
 from .errors import StorageError
 from .nodes import Node, file_node
@@ -35,11 +35,13 @@ from .snapshots import EXTERNAL, INTERNAL, REFLINK, SUBVOLUME, Snapshot
 MARK = "user.kvm.storage.snapshot"
 COPY, FROZEN, OVERLAY = "copy", "frozen", "overlay"
 PLANNED, LEAVING = "planned", "leaving"  # in the mark of an overlay: no guest may have it yet, or any more
+MERGING = "merging"  # in a mark: what an overlay holds has begun to go down into what it stands on
+MERGED = "its removal has begun, and it is no longer what it was"
+BASE = "base"  # in the mark of an overlay: when the volume below it was last written, in whole seconds
 ROLES = {COPY: REFLINK, FROZEN: EXTERNAL, OVERLAY: EXTERNAL}
 FOLDER = ".snapshots"  # of a pool's directory, for snapshots of its subvolume
 SUBVOLUME_INODE = 256  # of every subvolume's root, see btrfs(5)
 FICLONE = 0x40049409  # linux/fs.h
-NOCOW = 0x00800000  # FS_NOCOW_FL
 NO_REFLINK = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM)
 COPIED = 1 << 63  # of an entry of an L1 table
 PAGE = 4096  # bytes that the kernel writes whole or not at all, whoever is killed
@@ -109,7 +111,8 @@ def beside(directory: str, volume: str) -> list[Snapshot]:
         name, role = entry[len(volume) + 1 :], one["role"]
         if "@" in name:  # a snapshot of a snapshot's file
             continue
-        found.append(Snapshot(name, ROLES[role], *numbers(one), path=path, overlay=role == OVERLAY))
+        trouble = MERGED if one.get(MERGING) else ""
+        found.append(Snapshot(name, ROLES[role], *numbers(one), path=path, trouble=trouble, overlay=role == OVERLAY))
     return found
 
 
@@ -121,17 +124,6 @@ def half_frozen(directory: str, volume: str) -> list[str]:
         for path in (os.path.join(directory, entry) for entry in os.listdir(directory))
         if os.path.basename(path).startswith(f"{volume}@") and marked(path) and same_file(path, own)
     ]
-
-
-def standing_on(directory: str, base: str) -> list[str]:
-    """The files of a directory whose header names a base."""
-    found = []
-    for entry in sorted(os.listdir(directory)):
-        path = os.path.join(directory, entry)
-        image = images.probe(path) if not entry.startswith(files.LEFTOVER) and os.path.isfile(path) else None
-        if image is not None and image.backing and os.path.join(directory, image.backing) == base:
-            found.append(entry)
-    return found
 
 
 def same_file(one: str, other: str) -> bool:
@@ -283,9 +275,9 @@ def cloned(source: str, target: str) -> bool:
 def copy_nocow(source: int, target: int) -> None:
     """btrfs shares blocks only between files that are both exempt from copy on write, or neither."""
     theirs, own = permissions.flags_of(source), permissions.flags_of(target)
-    if theirs is not None and own is not None and (theirs ^ own) & NOCOW:
+    if theirs is not None and own is not None and (theirs ^ own) & permissions.FS_NOCOW_FL:
         with contextlib.suppress(OSError):
-            fcntl.ioctl(target, permissions.FS_IOC_SETFLAGS, struct.pack("i", own ^ NOCOW))
+            permissions.set_flags(target, own ^ permissions.FS_NOCOW_FL)
 
 
 def can_clone(path: str) -> bool:
@@ -401,9 +393,13 @@ def freeze(operation: Any, name: str) -> None:
 def thaw_name(operation: Any) -> None:
     """Take back what a killed freeze() has begun."""
     path = operation.before["path"]
-    for second in half_frozen(os.path.dirname(path), os.path.basename(path)):
-        os.unlink(second)
-        mark(operation.label, path, {os.path.basename(second): None})
+    directory, name = os.path.split(path)
+    if not half_frozen(directory, name):
+        return
+    with exclusive.opened(operation.label, path):  # another host may be at it, and not have been killed
+        for second in half_frozen(directory, name):
+            os.unlink(second)
+            mark(operation.label, path, {os.path.basename(second): None})
 
 
 def start_anew(operation: Any, upper: str, base: str, form: str, size: int | None) -> None:
@@ -414,6 +410,37 @@ def start_anew(operation: Any, upper: str, base: str, form: str, size: int | Non
         if own is not None:
             mark(operation.label, temporary, {os.path.basename(upper): own})
         files.replace(temporary, upper)
+
+
+def last_written(path: str) -> int:
+    """In whole seconds: a volume that was brought here from elsewhere may have no more."""
+    return int(os.stat(path, follow_symlinks=False).st_mtime)
+
+
+def written_since(upper: str, base: str) -> bool:
+    """Whether the volume below an overlay was written after that was taken, other than by its own merge."""
+    found = marked(upper) or {}
+    was = found.get(BASE)
+    return isinstance(was, int) and not found.get(MERGING) and last_written(base) != was
+
+
+@contextlib.contextmanager
+def content_kept(thing: str, path: str) -> Iterator[None]:
+    """A volume's file is written in a way that no guest sees: the overlays on it fit it as before."""
+    directory, name = os.path.split(path)
+    fitting = [one.path for one in beside(directory, name) if one.overlay and not written_since(one.path, path)]
+    yield
+    for upper in fitting:
+        found = marked(upper) or {}
+        if BASE in found:
+            mark(thing, upper, {os.path.basename(upper): {**found, BASE: last_written(path)}})
+
+
+def begin_merge(thing: str, path: str) -> None:
+    """Say of a snapshot, before the first write that spoils it, that it can't be reverted to any more."""
+    entry = os.path.basename(path)
+    mark(thing, path, {entry: {**marks(path)[entry], MERGING: True}})
+    files.flushed(path)
 
 
 def merge_down(operation: Any, upper: str, base: str, form: str) -> None:
@@ -433,12 +460,14 @@ def merge_down(operation: Any, upper: str, base: str, form: str) -> None:
 
 def absorb(operation: Any, frozen: str, child: str) -> None:
     """Remove a frozen state: its file takes in what its one overlay holds, and then takes that one's place."""
+    begin_merge(operation.label, frozen)
     merge_down(operation, child, frozen, "qcow2")
     own = marks(child).get(os.path.basename(child))
     if own is not None:
         mark(operation.label, frozen, {os.path.basename(child): own})
     like(operation.label, child, frozen, marks_too=False)
-    files.replace(frozen, child)
+    with operation.content_kept():
+        files.replace(frozen, child)
 
 
 # a btrfs subvolume

@@ -9,15 +9,15 @@ Sources: lseek(2), copy_file_range(2), posix_fadvise(2); RFC 1952; the .xz file 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import queue
 import re
 import stat
-import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Callable, NamedTuple
 
 from . import commands
@@ -25,13 +25,10 @@ from .errors import StorageError
 
 BLOCK = 1 << 20  # what is read and written at once
 CHUNK = 256 << 10  # of a compressed stream
-FEWEST_ZEROS = 64 << 10
 PAGE = 4096  # the smallest hole that is looked for
 WINDOW = 32 << 20  # after so much the system is asked to begin to write it to the disk
-HEAD = 1 << 20  # of what is overwritten in place: zeroed first, and written last
 BUFFERS = 8
 ZEROS, ZERO_PAGE = bytes(BLOCK), bytes(PAGE)
-BLKZEROOUT = 0x127F  # linux/fs.h
 MOST_XZ_MEMORY = 80 << 20  # xz -9 needs 65 MiB
 # Where the kernel can't copy between two descriptors by itself.
 NO_OFFLOAD = frozenset(
@@ -42,6 +39,7 @@ CHECKSUMS = ("sha256", "sha384", "sha512")
 MAGICS = {b"\x1f\x8b": "gz", b"\xfd7zXZ\0": "xz", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zst"}
 SUFFIXES = {"gz": ".gz", "xz": ".xz", "bz2": ".bz2", "zst": ".zst"}
 
+Blocks = Generator[bytes, None, None]
 Read = Callable[[int], bytes]  # up to so many bytes; none at the end
 Tick = Callable[[int], None]  # so many more bytes of the source have been dealt with
 
@@ -143,9 +141,9 @@ def hashed(read: Read, hashing: Hashing) -> Read:
     return reading
 
 
-def checksum_of(descriptor: int, name: str, size: int | None = None, tick: Tick = silent) -> str:
-    """The digest of the first bytes of a file or device, or of all of it; holes are not read."""
-    size = size_of(descriptor) if size is None else size
+def checksum_of(descriptor: int, name: str, tick: Tick = silent) -> str:
+    """The digest of a file or device; holes are not read."""
+    size = size_of(descriptor)
     with Hashing(name) as hashing:
         for kind, offset, length in extents(descriptor, size):
             if kind == "hole":
@@ -219,63 +217,20 @@ def runs(data: bytes | bytearray, count: int) -> Iterator[tuple[bool, int, int]]
 
 
 class Target:
-    """Where bytes go.
+    """A new file in which bytes go where they belong: what is not written stays a hole."""
 
-    blank is for a new file, whose holes stay holes; on anything else zeros are written.
-    hold is how many of the first bytes are zeroed by begin() and written by finish() alone, so that what was
-    interrupted never passes for whole.
-    """
-
-    def __init__(self, descriptor: int, *, blank: bool, hold: int = 0) -> None:
-        self.descriptor, self.blank = descriptor, blank
-        self.device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
-        self.room = size_of(descriptor) if self.device else None
-        self.hold = hold
-        self.held = bytearray(hold)
-        self.written = 0
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
         self.unsent: tuple[int, int] | None = None  # a range that is not on its way to the disk yet
-        self.zero_out = self.device
-
-    def begin(self) -> None:
-        """Take away what makes the old content whole."""
-        if self.hold:
-            self.put_zeros(0, self.hold if self.room is None else min(self.hold, self.room))
-            os.fsync(self.descriptor)
 
     def write(self, view: memoryview, offset: int) -> None:
-        if offset < self.hold:
-            part = view[: self.hold - offset]
-            self.held[offset : offset + len(part)] = part
-            view, offset = view[len(part) :], offset + len(part)
         while view:
             count = os.pwrite(self.descriptor, view, offset)
             self.sent(offset, count)
             view, offset = view[count:], offset + count
 
-    def zeros(self, offset: int, length: int) -> None:
-        if self.blank or length <= 0:
-            return
-        begin = max(offset, self.hold)
-        self.put_zeros(begin, offset + length - begin)
-
-    def put_zeros(self, offset: int, length: int) -> None:
-        """By the device's own means where it is aligned and has them, else by writing."""
-        if length > 0 and self.zero_out and offset % 512 == 0 and length % 512 == 0:
-            import fcntl
-
-            try:
-                fcntl.ioctl(self.descriptor, BLKZEROOUT, struct.pack("QQ", offset, length))
-                return
-            except OSError:
-                self.zero_out = False
-        while length > 0:
-            count = os.pwrite(self.descriptor, memoryview(ZEROS)[: min(length, BLOCK)], offset)
-            self.sent(offset, count)
-            offset, length = offset + count, length - count
-
     def sent(self, offset: int, count: int) -> None:
         """The disk works while the next bytes are read: else all of it waits for the end."""
-        self.written += count
         begin, end = self.unsent or (offset, offset)
         if offset != end:
             begin = offset
@@ -285,36 +240,20 @@ class Target:
             self.unsent = None
 
     def finish(self, size: int) -> None:
-        """All of it is on the disk: a file has the size, and what was held back is there last."""
-        if not self.device:
-            os.ftruncate(self.descriptor, size)
-        elif self.room is not None and not self.blank and self.room > size:
-            self.forget_the_end(size, self.room)
+        """It has its size, and all of it is on the disk."""
+        os.ftruncate(self.descriptor, size)
         os.fsync(self.descriptor)
-        if self.hold:
-            view, offset = memoryview(self.held)[: min(self.hold, size)], 0
-            while view:
-                count = os.pwrite(self.descriptor, view, offset)
-                view, offset = view[count:], offset + count
-            os.fsync(self.descriptor)
-
-    def forget_the_end(self, size: int, room: int) -> None:
-        """What an old disk has at its end, such as the copy of a partition table, is not the new one's."""
-        begin = max(size, room - HEAD)
-        self.put_zeros(begin, room - begin)
 
 
-def copy(source: int, target: Target, hashing: Hashing, tick: Tick = silent, size: int | None = None) -> int:
-    """Copy the first bytes of a file or device, or all of it, and bring them to the disk; the size.
+def copy(source: int, target: Target, hashing: Hashing, tick: Tick = silent) -> int:
+    """Copy a file or device, and bring it to the disk; its size.
 
     Holes are not written. Without a digest the kernel copies by itself, which shares extents where the file system can.
     """
-    size = size_of(source) if size is None else size
-    target.begin()
-    offload = not hashing.digests and target.blank and not target.device and not target.hold
+    size = size_of(source)
+    offload = not hashing.digests
     for kind, offset, length in extents(source, size):
         if kind == "hole":
-            target.zeros(offset, length)
             hashing.zeros(length)
             tick(length)
             continue
@@ -350,27 +289,17 @@ def copy_by_kernel(source: int, target: Target, offset: int, length: int, tick: 
 
 
 def put(target: Target, data: bytes | bytearray, count: int, offset: int) -> None:
-    """Write data; zeros may have been holes, and a few of them on a device are cheaper written than zeroed."""
+    """Write data without its zeros, which may have been holes."""
     view = memoryview(data)
     for zero, begin, end in runs(data, count):
-        if zero and (target.blank or end - begin >= FEWEST_ZEROS):
-            target.zeros(offset + begin, end - begin)
-        else:
+        if not zero:
             target.write(view[begin:end], offset + begin)
 
 
-def pour(thing: str, blocks: Iterable[bytes], target: Target, hashing: Hashing | None = None) -> int:
+def pour(blocks: Iterable[bytes], target: Target, hashing: Hashing | None = None) -> int:
     """Write a stream whose zeros may have been holes, and bring it to the disk; its size."""
     size = 0
-    target.begin()
     for block in blocks:
-        if target.room is not None and size + len(block) > target.room:
-            raise StorageError(
-                thing=thing,
-                code="no_space",
-                reason=f"the image is larger than the {target.room} bytes of its place",
-                way_out="make the place larger",
-            )
         if hashing is not None:
             hashing.update(block)
         put(target, block, len(block), size)
@@ -423,7 +352,7 @@ def after(head: bytes, read: Read) -> Read:
     return reading
 
 
-def blocks_of(read: Read) -> Iterator[bytes]:
+def blocks_of(read: Read) -> Blocks:
     """A stream in blocks, whole but for the last one."""
     while True:
         parts, missing = [], BLOCK
@@ -457,28 +386,29 @@ def decompressed(thing: str, read: Read, kind: str, caps: Caps) -> Iterator[byte
     return capped(thing, blocks, taken, caps)
 
 
-def capped(thing: str, blocks: Iterator[bytes], taken: list[int], caps: Caps) -> Iterator[bytes]:
+def capped(thing: str, blocks: Blocks, taken: list[int], caps: Caps) -> Iterator[bytes]:
     """The same blocks, up to what the caps allow for the bytes that were taken from the source."""
     total = solid = 0
-    for block in blocks:
-        total += len(block)
-        if not ZEROS.startswith(block):
-            solid += len(block)
-        if total > caps.size:
-            raise StorageError(
-                thing=thing,
-                code="too_large",
-                reason=f"the image is larger than {caps.size} bytes",
-                way_out="raise max_size if that is meant",
-            )
-        if solid > max(caps.free, caps.ratio * taken[0]):
-            raise StorageError(
-                thing=thing,
-                code="decompression_bomb",
-                reason=f"{taken[0]} compressed bytes have become {solid}, more than {caps.ratio} times as many",
-                way_out="decompress it where it comes from if it is what you want",
-            )
-        yield block
+    with contextlib.closing(blocks):  # a command that decompresses ends with it
+        for block in blocks:
+            total += len(block)
+            if not ZEROS.startswith(block):
+                solid += len(block)
+            if total > caps.size:
+                raise StorageError(
+                    thing=thing,
+                    code="too_large",
+                    reason=f"the image is larger than {caps.size} bytes",
+                    way_out="raise max_size if that is meant",
+                )
+            if solid > max(caps.free, caps.ratio * taken[0]):
+                raise StorageError(
+                    thing=thing,
+                    code="decompression_bomb",
+                    reason=f"{taken[0]} compressed bytes have become {solid}, more than {caps.ratio} times as many",
+                    way_out="decompress it where it comes from if it is what you want",
+                )
+            yield block
 
 
 class Inflater:
@@ -517,7 +447,7 @@ def member(kind: str) -> Any:
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MOST_XZ_MEMORY)
 
 
-def members(thing: str, read: Read, kind: str) -> Iterator[bytes]:
+def members(thing: str, read: Read, kind: str) -> Blocks:
     """A stream of one member after the other; zeros between and after them are padding."""
     magic = {name: magic for magic, name in MAGICS.items()}[kind]
     engine, data, inside = None, b"", False
@@ -560,7 +490,7 @@ def broken(thing: str, kind: str, reason: str) -> StorageError:
     )
 
 
-def zstd_blocks(thing: str, read: Read) -> Iterator[bytes]:
+def zstd_blocks(thing: str, read: Read) -> Blocks:
     """By Python where it has zstd (3.14), else by the command."""
     try:
         from compression import zstd  # type: ignore[import-not-found, unused-ignore]

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import files, headroom, images, nodes, permissions, progress, qemu_img, reconcile, sizes, transfer, volume
 from .errors import StorageError
+from .headers import inspect
 from .incoming import SPEC, Incoming
 from .operation import Operation
 from .plan import Plan
@@ -181,12 +182,43 @@ class Upload(Operation):
         """Nobody uses what is overwritten, and there is room for what comes."""
         self.require_there(before)
         self.require_unprotected(before)
-        self.require_unused(before)
+        self.require_still_unused()
         self.require_no_overlays(before)
+        if before["encrypted"]:
+            raise StorageError(
+                thing=self.label,
+                code="unsupported",
+                reason="it is encrypted, and the image would lie there in plain",
+                way_out="remove it, and make it anew",
+            )
+        self.require_no_inner_snapshots()
         room = before["options"].get("capacity")
         need = max(capacity or 0, self.want["options"].get("capacity", 0))
         if not self.directory() and room is not None and need > room:
             raise self.too_small(room, need)
+
+    def require_still_unused(self) -> None:
+        """Asked anew: who looked before may have waited for a download or a comparison since."""
+        self.connection.forget(self.pool_name)
+        self.require_unused(self.before)
+
+    def require_no_inner_snapshots(self) -> None:
+        """A file that takes the place of a qcow2 has not its snapshots."""
+        path = self.before["path"]
+        if not self.is_file(path) or self.before["header"] != "qcow2":
+            return
+        descriptor = images.open_image(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            count = inspect(descriptor, "qcow2").snapshots
+        finally:
+            os.close(descriptor)
+        if count:
+            raise StorageError(
+                thing=self.label,
+                code="has_snapshots",
+                reason=f"its {count} internal snapshots would be lost",
+                way_out="remove them first (volume_snapshot)",
+            )
 
     def too_small(self, room: int, need: int) -> StorageError:
         return StorageError(
@@ -212,7 +244,12 @@ class Upload(Operation):
             self.check_capacity(source.size)
             with transfer.landing(self, capacity, self.form()) as node, progress.told("convert"):
                 transfer.copy(self, source, node, self.form(), capacity)
-                transfer.verify(self, source, node)
+                if not self.is_proven(source):
+                    transfer.verify(self, source, node)
+
+    def is_proven(self, source: nodes.Node) -> bool:
+        """Whether nothing was converted, and the storage checks by itself that it has what was written."""
+        return source.format == "raw" and self.backend.landing is not None and self.backend.landing.checked
 
     def take_in(self) -> None:
         """The bytes of the image, into a file that becomes the volume when it has been looked at."""
@@ -244,6 +281,7 @@ class Upload(Operation):
             return
         self.done = True
         with self.source.node(self.staging()) as source:
+            self.require_still_unused()
             self.overwrite(source)
 
     def overwrite(self, source: nodes.Node) -> None:
@@ -277,6 +315,7 @@ class Upload(Operation):
         path = self.before["path"]
         if images.foreign(path):
             raise guards_error(self.label, path)
+        self.require_still_unused()
         there = {name: value for name, value in (permissions.read(path) or {}).items() if name != "label"}
         permissions.apply(temporary, {**there, **self.want["options"].get("permissions", {})})
         files.replace(temporary, path)

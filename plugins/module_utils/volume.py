@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import chain, fields, guards, headroom, images, permissions, reconcile, xmltree
@@ -20,6 +23,7 @@ from .retention import RULES
 
 if TYPE_CHECKING:
     from .contents import Contents, Entry, Unlisted
+    from .snapshots import Snapshot
 
 PREALLOCATE = 1  # VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA
 RESIZE_ALLOCATE = 1  # VIR_STORAGE_VOL_RESIZE_ALLOCATE
@@ -1098,6 +1102,8 @@ class Volume(Thing):
                 reason=f"it is used by {chain.names(users)}",
                 way_out="remove the disk from the domain first",
             )
+        if self.backend.snapshots is None:
+            self.require_no_snapshots()
         leaving = self.want.get("leaving", frozenset())
         above = [name for name in chain.overlays(self.connection, before["path"]) if name not in leaving]
         if above:
@@ -1121,6 +1127,60 @@ class Volume(Thing):
         elif self.connection.local and not self.connection.uri.startswith("test:"):
             self.backend.deletes(self.label, self.pool_options(), self.volume_name)
             self.check_device_closed(before["path"])
+        if self.backend.snapshots is not None:  # the backend may have said more of them by now
+            self.require_no_snapshots()
+
+    def require_no_snapshots(self, way_out: str = "") -> None:
+        """No snapshot stays behind that whoever has the name next would take for one of theirs, or that would be lost.
+
+        Those inside an image go where it goes, and those of a subvolume hold a copy of their own. A volume of the same
+        layout that is a snapshot may leave with it.
+        """
+        leaving = self.want.get("leaving", frozenset())
+        found = [one.name for one in self.own_snapshots() if self.name_of_snapshot(one) not in leaving]
+        if found:
+            raise StorageError(
+                thing=self.label,
+                code="has_snapshots",
+                reason=f"its snapshots would be left without it, or be lost: {', '.join(map(repr, found[:5]))}",
+                way_out=way_out or "remove them first (volume_snapshot, state: absent)",
+            )
+
+    def own_snapshots(self) -> list[Snapshot]:
+        """The snapshots of the volume that are files beside it or the backend's own."""
+        native, directory = self.backend.snapshots, self.directory()
+        if native is not None and guards.mounts_here(self.connection):
+            try:
+                return native.look(self.connection, self.pool_options(), self.volume_name)
+            except FileNotFoundError:
+                return []  # what none of its other commands has missed: the backend itself keeps what has some
+        if not directory or not self.has_files_beside(directory):
+            return []
+        from . import snapshot_files  # of no use to volumes without any
+
+        return snapshot_files.beside(directory, self.volume_name)
+
+    def has_files_beside(self, directory: str) -> bool:
+        """Whether any file has the name of a snapshot of the volume; of many volumes the directory is listed once."""
+        there, prefix = chain.plain_files(self.connection, directory), f"{self.volume_name}@"
+        first = bisect.bisect_left(there, prefix)
+        return first < len(there) and there[first].startswith(prefix)
+
+    @contextlib.contextmanager
+    def content_kept(self) -> Iterator[None]:
+        """Around what writes its file in a way that no guest sees: snapshots that stand on it still fit."""
+        directory = self.directory()
+        if not directory or not self.has_files_beside(directory):
+            yield
+            return
+        from . import snapshot_files
+
+        with snapshot_files.content_kept(self.label, self.before["path"]):
+            yield
+
+    def name_of_snapshot(self, one: Snapshot) -> str:
+        """A snapshot as its pool would list it, as pool/name."""
+        return f"{self.pool_name}/{os.path.basename(one.path)}" if one.path else f"{self.name}.{one.name}"
 
     def check_unlocked(self, before: dict[str, Any]) -> None:
         """QEMU's own locks tell of guests that this libvirt does not know, on a share those of other hosts too."""
@@ -1362,12 +1422,13 @@ class Volume(Thing):
         if self.is_file(self.before["path"]) and form != "raw" and not self.before["encrypted"]:
             from . import nodes, qemu_img  # libvirt's own qemu-img would go where the header leads
 
-            with nodes.readable(self, str(form)) as node:
+            with nodes.readable(self, str(form)) as node, self.content_kept():
                 qemu_img.resize(self.label, node, want)
             self.connection.unseen(self.pool_name)
             return
         allocate = form == "raw" and self.want["preallocation"] in ("falloc", "full")
-        connections.retrying(lambda: self.handle.resize(want, RESIZE_ALLOCATE if allocate else 0))
+        with self.content_kept():
+            connections.retrying(lambda: self.handle.resize(want, RESIZE_ALLOCATE if allocate else 0))
 
     def set_permissions(self) -> None:
         want = dict(self.want["options"]["permissions"])

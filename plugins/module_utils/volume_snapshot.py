@@ -29,6 +29,8 @@ STATES = ("present", "absent", "reverted")
 NO_METADATA, DISK_ONLY, REUSE_EXT, QUIESCE, ATOMIC = 4, 16, 32, 64, 128
 COMMIT_ACTIVE = 4  # VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
 UNKNOWN = "its guest ended while it went down into the volume, and it can't be told whether all of it did"
+WRITTEN = "the volume below it was written after it was taken, and so is no longer what it was"
+NOT_TAKEN = "another host was about to let a guest go on in it, and may not have come to that"
 AGENT = "org.qemu.guest_agent.0"
 LONGEST_NAME = 255  # bytes, of a file
 LONGEST_MERGE = 7 * 24 * 3600.0  # seconds
@@ -75,6 +77,8 @@ def wanted(label: str, params: dict[str, Any]) -> dict[str, Any]:
         raise bad_value(label, "keep", keep, "at least one rule above 0: to keep none would remove them all")
     if keep and not params["prefix"]:
         raise bad_value(label, "prefix", params["prefix"], "what the names of the snapshots under it begin with")
+    if keep and (OWN.startswith(params["prefix"]) or params["prefix"].startswith(OWN)):
+        raise bad_value(label, "prefix", params["prefix"], f"one under which no name that begins with {OWN} can be")
     size = params.get("size")
     return {
         **{
@@ -179,13 +183,31 @@ class VolumeSnapshot(Operation):
         before["unfinished"] = [*second, *unused]
 
     def is_left(self, path: str) -> bool:
-        """Whether an overlay is one that its guest never took, or one that it has come back from."""
+        """Whether an overlay is one that its guest never took, or one that it has come back from.
+
+        What another host has planned is its own to end: its guests can't be seen from here.
+        """
         found = by_file.marked(path) or {}
-        if not (found.get(by_file.PLANNED) or found.get(by_file.LEAVING)) or self.uses_of(path, running_only=False):
+        if not (found.get(by_file.PLANNED) or found.get(by_file.LEAVING)) or self.is_used(path):
             return False
-        if found.get(by_file.PLANNED) and by_file.empty(path):
+        if found.get(by_file.PLANNED) == by_file.files.this_host() and by_file.empty(path):
             return True
         return bool(found.get(by_file.LEAVING)) and any(use.level == 0 for use in self.users(running_only=False))
+
+    def is_used(self, path: str) -> bool:
+        """Whether a domain of this host names a file of the pool, or a QEMU of any host has it open."""
+        return bool(self.uses_of(path, running_only=False)) or chain.image_locked(path)
+
+    def trouble_of(self, one: Snapshot) -> str:
+        """Why a file beside the volume can't be reverted to."""
+        found = (by_file.marked(one.path) or {}) if one.overlay else {}
+        if found.get(by_file.LEAVING) and not self.uses_of(one.path, running_only=False):
+            return UNKNOWN
+        if found.get(by_file.PLANNED) and by_file.empty(one.path) and not self.is_used(one.path):
+            return NOT_TAKEN
+        if one.overlay and not one.trouble and by_file.written_since(one.path, self.before["path"]):
+            return WRITTEN
+        return one.trouble
 
     def look(self) -> list[Snapshot]:
         """Every snapshot of the volume, oldest first."""
@@ -201,9 +223,7 @@ class VolumeSnapshot(Operation):
         directory, name = os.path.split(path)
         for one in by_file.beside(directory, name):
             if one.path not in self.before["unfinished"]:
-                left = one.overlay and (by_file.marked(one.path) or {}).get(by_file.LEAVING)
-                unknown = bool(left) and not self.uses_of(one.path, running_only=False)
-                found.append(replace(one, trouble=UNKNOWN) if unknown else one)
+                found.append(replace(one, trouble=self.trouble_of(one)))
         found += by_file.in_subvolumes(directory, name)
         return sorted(found, key=lambda one: one.time or 0)
 
@@ -234,6 +254,8 @@ class VolumeSnapshot(Operation):
 
     def has_content_of(self, one: Snapshot) -> bool:
         """Whether the volume surely has the content of a snapshot, where that is told without reading it."""
+        if one.trouble:
+            return False
         if one.size is not None and self.size is not None and one.size != self.size:
             return False
         path = self.before["path"]
@@ -427,6 +449,8 @@ class VolumeSnapshot(Operation):
         elif one.kind == REFLINK:
             self.require_free(one)
             self.require_nothing_on(one.path, self.of(one))
+        elif one.kind == SUBVOLUME:
+            self.require_nobody_inside(one)
         elif one.kind == EXTERNAL and one.overlay:
             self.check_remove_overlay(one)
         elif one.kind == EXTERNAL:
@@ -451,15 +475,9 @@ class VolumeSnapshot(Operation):
                 way_out="shut it down, or give it another disk, first",
             )
 
-    def above(self, path: str) -> list[str]:
-        """The volumes that stand on a file, as pool/name: libvirt learns of a base at its next refresh only."""
-        entries = by_file.standing_on(os.path.dirname(path), path) if self.is_file(path) else []
-        own = [f"{self.pool_name}/{entry}" for entry in entries]
-        return sorted({*own, *chain.overlays(self.connection, path)})
-
     def require_nothing_on(self, path: str, what: str, allowed: tuple[str, ...] = ()) -> list[str]:
         """Nothing but what is allowed, as pool/name, stands on a file; what does."""
-        above = self.above(path)
+        above = chain.overlays(self.connection, path)
         others = [name for name in above if name not in allowed]
         if others:
             raise StorageError(
@@ -470,6 +488,33 @@ class VolumeSnapshot(Operation):
             )
         return above
 
+    def require_nobody_inside(self, one: Snapshot) -> None:
+        """A snapshot of a subvolume holds the files of all volumes: no disk is one of them or stands on one."""
+        from .chainwork import pools_by_directory
+
+        folder = os.path.realpath(os.path.dirname(one.path))
+        inside = f"{folder}/"
+        above = {name for name, base in chain.backed(self.connection) if base.startswith(inside)}
+        pools = {name for target, name in pools_by_directory(self.connection) if f"{target}/".startswith(inside)}
+        users = [use for use in chain.uses(self.connection) if use.path.startswith(inside) or use.pool in pools]
+        locked = [path for path in (os.path.join(folder, entry) for entry in os.listdir(folder)) if is_locked(path)]
+        if above:
+            raise StorageError(
+                thing=self.of(one),
+                code="has_overlays",
+                reason=f"{', '.join(sorted(above)[:5])} stand on files in {folder}, which would be gone",
+                way_out="flatten or remove those first",
+            )
+        if users or locked:
+            raise StorageError(
+                thing=self.of(one),
+                code="in_use",
+                reason=f"files in {folder} are used by {chain.names(users)}"
+                if users
+                else f"a QEMU process has {locked[0]} open",
+                way_out="shut it down, or give it another disk, first",
+            )
+
     def of(self, one: Snapshot) -> str:
         """A snapshot for an error."""
         return f"{self.label}: snapshot {one.name!r}"
@@ -477,7 +522,7 @@ class VolumeSnapshot(Operation):
     def check_remove_frozen(self, one: Snapshot) -> None:
         """What stands on it takes its data in: at most one, of the volume's own family."""
         self.require_unprotected(self.before)
-        family = [self.name, *(f"{self.name}@{other.name}" for other in self.before["snapshots"] if other.path)]
+        family = [self.name, *(self.name_of_snapshot(other) for other in self.before["snapshots"] if other.path)]
         above = self.require_nothing_on(one.path, self.of(one), tuple(family))
         if len(above) > 1:
             raise StorageError(
@@ -499,20 +544,21 @@ class VolumeSnapshot(Operation):
 
     def check_remove_overlay(self, one: Snapshot) -> None:
         """What a guest wrote since goes down into the volume: by the guest itself, or by qemu-img where nobody runs."""
-        if one.trouble:
+        if one.trouble == UNKNOWN:
             raise self.in_trouble(one, f"compare it with the volume, then remove or commit {one.path} by hand")
         self.require_nothing_on(one.path, self.of(one))
-        self.require_nothing_on(self.before["path"], self.label, (self.overlay_name(one),))
+        self.require_nothing_on(self.before["path"], self.label, (self.name_of_snapshot(one),))
         self.require_unprotected(self.before)
         users = self.uses_of(one.path, running_only=True)
         if users:
             self.place_of(one, users)
+        elif one.trouble == WRITTEN:  # the two halves no longer belong together
+            was = (by_file.marked(one.path) or {})[by_file.BASE]
+            harmless = f"'touch --date=@{was} {self.before['path']}' says that it was harmless"
+            raise self.in_trouble(one, f"find out who wrote to it; {harmless}, or remove {one.path} to give it up")
         else:
             self.require_free(one)
             self.require_unused(self.before)
-
-    def overlay_name(self, one: Snapshot) -> str:
-        return f"{self.pool_name}/{os.path.basename(one.path)}"
 
     def place_of(self, one: Snapshot, users: list[chain.Use]) -> blockjob.Place:
         """The disk of the running guest whose top a snapshot's file is."""
@@ -539,9 +585,9 @@ class VolumeSnapshot(Operation):
         if one.overlay:
             self.require_free(one, running_only=True)
             self.require_nothing_on(one.path, self.of(one))
-            self.require_nothing_on(before["path"], self.label, (self.overlay_name(one),))
+            self.require_nothing_on(before["path"], self.label, (self.name_of_snapshot(one),))
         else:  # libvirt takes the snapshots of a logical volume for overlays on it
-            own = tuple(f"{self.name}.{other.name}" for other in before["snapshots"] if other.kind == NATIVE)
+            own = tuple(self.name_of_snapshot(other) for other in before["snapshots"] if other.kind == NATIVE)
             self.require_nothing_on(before["path"], self.label, own)
         if one.kind == EXTERNAL and not one.overlay and by_file.table(before["path"]).snapshots:
             raise self.unsupported("its internal snapshots would go away with its file", "remove those first")
@@ -577,14 +623,17 @@ class VolumeSnapshot(Operation):
     def mend(self) -> None:
         """End what a killed run has begun: the volume stays as it is."""
         by_file.thaw_name(self)
+        self.connection.forget(self.pool_name)  # who uses what is asked again
         for path in self.before["unfinished"]:
-            with contextlib.suppress(FileNotFoundError):
+            # on a share another host may have gone on with it since
+            if (by_file.marked(path) or {}).get("role") == by_file.OVERLAY and self.is_left(path):
                 os.unlink(path)
         self.changed_files()
 
     def changed_files(self) -> None:
+        """libvirt looks at the pool before anybody asks it of one, or when all is done."""
         self.connection.unseen(self.pool_name)
-        self.connection.show(self.pool_name)
+        self.connection.forget(self.pool_name)
 
     def changed_natively(self) -> None:
         """libvirt looks at the pool when all is done."""
@@ -650,7 +699,7 @@ class VolumeSnapshot(Operation):
         found = by_file.new_mark(by_file.OVERLAY, self.size)
         with by_file.files.hidden(os.path.dirname(path)) as temporary:
             by_file.overlay(self, temporary, path, self.form, self.size)
-            by_file.mark(self.label, temporary, {entry: {**found, by_file.PLANNED: True}})
+            by_file.mark(self.label, temporary, {entry: {**found, by_file.PLANNED: by_file.files.this_host()}})
             by_file.files.publish(temporary, upper)
         quiesce = agent_answers(self.guest.domain)
         try:
@@ -660,11 +709,14 @@ class VolumeSnapshot(Operation):
                 os.unlink(upper)
             raise
         self.result["frozen"] = quiesce
-        by_file.mark(self.label, upper, {entry: found})
+        by_file.mark(self.label, upper, {entry: {**found, by_file.BASE: by_file.last_written(path)}})
 
     def uses_of_now(self, path: str) -> bool:
         """Whether the guest has a file by now."""
-        return self.guest is not None and path in self.guest.domain.XMLDesc(0)
+        if self.guest is None:
+            return False
+        tree = xmltree.parse(self.guest.domain.XMLDesc(0))
+        return any(source.get("file") == path for source in tree.iterfind("devices/disk/source"))
 
     def ask_guest(self, upper: str, quiesce: bool) -> None:
         if self.guest is None:
@@ -710,7 +762,7 @@ class VolumeSnapshot(Operation):
         elif one.overlay:
             self.remove_overlay(one)
         elif one.kind == EXTERNAL:
-            above = self.above(one.path)
+            above = chain.overlays(self.connection, one.path)
             if above:
                 by_file.absorb(self, one.path, self.path_of(above[0]))
             else:
@@ -724,6 +776,7 @@ class VolumeSnapshot(Operation):
         if users:
             place = self.place_of(one, users)
             base = self.before["path"]
+            by_file.begin_merge(self.label, one.path)
             blockjob.begin(
                 place,
                 blockjob.ACTIVE_COMMIT,
@@ -735,6 +788,7 @@ class VolumeSnapshot(Operation):
             blockjob.pivot(place, "remove_snapshot")
             self.connection.forget()
         else:
+            by_file.begin_merge(self.label, one.path)
             by_file.merge_down(self, one.path, self.before["path"], self.form)
         os.unlink(one.path)
 
@@ -758,6 +812,11 @@ class VolumeSnapshot(Operation):
     def facts(self) -> dict[str, Any]:
         found = {**super().facts(), "snapshot": self.wish["snapshot"], "kind": self.way or None, **self.result}
         return {"kept": [], "removed": [], "frozen": None, **found}
+
+
+def is_locked(path: str) -> bool:
+    """Whether a QEMU has a plain file open."""
+    return not os.path.islink(path) and os.path.isfile(path) and chain.image_locked(path)
 
 
 def agent_answers(domain: Any) -> bool:
@@ -802,7 +861,7 @@ def entry(volume: VolumeSnapshot, one: Snapshot) -> dict[str, Any]:
     """One snapshot for a result."""
     children = list(one.children)
     if one.path and one.kind != SUBVOLUME:
-        children = volume.above(one.path)
+        children = chain.overlays(volume.connection, one.path)
     return {
         "name": one.name,
         "kind": one.kind,

@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Iterator
 from typing import Any
 
 from . import connection as connections
@@ -187,7 +185,7 @@ class Wipe(Operation):
 
         The old image keeps a name until that is done, so that a later run finds what a killed one left.
         """
-        from . import files, nodes, qemu_img
+        from . import exclusive, files, nodes, qemu_img
 
         left = self.left()
         if self.left_behind(self.before):
@@ -200,13 +198,14 @@ class Wipe(Operation):
         with files.hidden(self.directory()) as temporary:
             qemu_img.create(self.label, temporary, "qcow2", found["virtual-size"], kept(found))
             permissions.apply(temporary, permissions.read(path) or {})
-            try:
-                os.link(path, left, follow_symlinks=False)
-            except OSError as error:
-                raise self.no_second_name(error) from None
-            files.replace(temporary, path)
-        self.connection.unseen(self.pool_name)
-        self.overwrite(left)
+            with exclusive.opened(self.label, path) as old:  # no guest takes it, or has taken it, from here on
+                try:
+                    os.link(path, left, follow_symlinks=False)
+                except OSError as error:
+                    raise self.no_second_name(error) from None
+                files.replace(temporary, path)
+                self.connection.unseen(self.pool_name)
+                self.erase(old)
         os.unlink(left)
         files.flushed(self.directory())
 
@@ -224,13 +223,17 @@ class Wipe(Operation):
         from . import exclusive
 
         with exclusive.opened(self.label, path) as descriptor:
-            if self.algorithm == "zero":
-                zero(descriptor)
-            elif self.algorithm == "trim":
-                trim(self.label, descriptor)
-            else:
-                scrub(self.label, descriptor, self.algorithm)
-            os.fsync(descriptor)
+            self.erase(descriptor)
+
+    def erase(self, descriptor: int) -> None:
+        """The bytes behind a descriptor that nobody else has."""
+        if self.algorithm == "zero":
+            zero(descriptor)
+        elif self.algorithm == "trim":
+            trim(self.label, descriptor)
+        else:
+            scrub(self.label, descriptor, self.algorithm)
+        os.fsync(descriptor)
 
 
 def kept(found: dict[str, Any]) -> dict[str, Any]:
@@ -267,27 +270,15 @@ def holes(path: str) -> int:
     return max(status.st_size - status.st_blocks * 512, 0)
 
 
-def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where a file holds data, as (first, end); all of it where its file system does not tell."""
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(descriptor, end, os.SEEK_DATA)
-            end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # no more data
-                return
-            start, end = end, size
-        yield start, end
-
-
 def zero(descriptor: int) -> None:
     """Zeroes over all that is not zero yet; a hole of a file stays one, and so does what a thin device never held."""
+    from .streams import extents
+
     file = stat.S_ISREG(os.fstat(descriptor).st_mode)
     size = os.lseek(descriptor, 0, os.SEEK_END)
-    for start, end in extents(descriptor, size) if file else [(0, size)]:
-        for offset in range(start, end, CHUNK):
-            length = min(CHUNK, end - offset)
+    for kind, start, count in extents(descriptor, size) if file else [("data", 0, size)]:
+        for offset in range(start, start + count, CHUNK) if kind == "data" else ():
+            length = min(CHUNK, start + count - offset)
             if file or os.pread(descriptor, length, offset) != ZEROES[:length]:
                 write(descriptor, ZEROES[:length], offset)
 

@@ -83,6 +83,12 @@ options:
         type: str
         choices: [if_changed, always, never]
         default: if_changed
+      prove:
+        description:
+          - Whether a changed value is proven by a login of each running pool that uses the secret, and the old one
+            comes back where that fails, see O(kvm.storage.secret#module:prove).
+        type: bool
+        default: false
       description:
         description: A text for people.
         type: str

@@ -22,6 +22,12 @@ options:
     description: The pools to tell of. All of them unless given.
     type: list
     elements: str
+  identity:
+    description:
+      - Whether RV(pools[].identity) is looked up, by which hosts that share a pool can be compared.
+      - It takes a command of the backend for each pool of LVM, ZFS and Ceph.
+    type: bool
+    default: false
   xml:
     description: Whether libvirt's XML is returned as well.
     type: bool
@@ -33,12 +39,24 @@ EXAMPLES = r"""
   kvm.storage.pool_info:
   register: storage
 
+- name: See whether all hosts have the same storage under a name
+  kvm.storage.pool_info:
+    names: [images]
+    identity: true
+  register: shared
+
 - name: Refuse to go on with a full pool
   ansible.builtin.assert:
     that: storage.pools | selectattr('state', 'equalto', 'active') | selectattr('available', 'lt', 1) | length == 0
 """
 
 RETURN = r"""
+lock_manager:
+  description:
+    - What keeps guests of two hosts from using one disk, as F(/etc/libvirt/qemu.conf) has it, such as C(lockd).
+    - Null for nothing.
+  returned: O(identity=true)
+  type: str
 pools:
   description:
     - One entry a pool, in order of name. Sizes are bytes, each with a readable form; of an inactive pool they are
@@ -91,6 +109,19 @@ pools:
     volumes:
       description: How many volumes it has, those in LVM thin pools included.
       type: int
+    identity:
+      description:
+        - What storage it stands on. The words are the same on every host that has it, and on no other.
+        - The UUID of a volume group, the GUID of a zpool, the fsid of a Ceph cluster, the WWIDs of LUNs, the name of a
+          target that QEMU itself speaks to, the number that an NFS server gives its file system, the bricks of a
+          Gluster volume. A file system of this host is no other's.
+      returned: O(identity=true)
+      type: str
+      sample: Ceph cluster 5b1a7c1e-4f6f-4d3b-9b62-2f2d1c9b8a77, pool vms
+    identity_unknown:
+      description: Why RV(pools[].identity) is null. Null when it is not.
+      returned: O(identity=true)
+      type: str
     unreachable:
       description:
         - Where the server of its mounted share should answer and does not, such as C(nfs1.example.com:2049); its space

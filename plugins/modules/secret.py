@@ -71,6 +71,15 @@ options:
     type: str
     choices: [if_changed, always, never]
     default: if_changed
+  prove:
+    description:
+      - Whether a changed value is proven by a login of each running pool that uses the secret. Where one fails the old
+        value comes back, and so do the pools, and the task fails with C(not_proven).
+      - Pools of type C(rbd) and C(iscsi-direct) are refreshed. One of type C(iscsi) is restarted, for it keeps the old
+        password for its next login; that is refused while a running domain uses it.
+      - Guests that run keep the value that they were started with.
+    type: bool
+    default: false
   description:
     description: A text for people.
     type: str
@@ -107,6 +116,13 @@ EXAMPLES = r"""
     usage_name: /srv/images/vault.qcow2
     value: "{{ vault_luks_passphrase | default('a long passphrase') }}"
     private: true
+
+- name: Change the CHAP password to the one that the target has now, or keep the old one
+  kvm.storage.secret:
+    usage: iscsi
+    usage_name: iqn.2026-01.com.example:vms
+    value: "{{ vault_new_chap_password | default('another password from the vault') }}"
+    prove: true
 
 - name: Remove the CHAP password
   kvm.storage.secret:

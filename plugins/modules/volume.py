@@ -26,23 +26,18 @@ extends_documentation_fragment:
   - kvm.storage.connection
   - kvm.storage.change
   - kvm.storage.overcommit
+  - kvm.storage.volume
 attributes:
   check_mode:
     support: full
   diff_mode:
     support: full
 options:
-  pool:
-    description: The pool, which must be active.
-    type: str
-    required: true
   name:
     description:
       - The name of the volume. A new one has up to 200 characters, all of them letters, digits or one of C(_.+@=-) or
         a colon, and begins with a letter, a digit or an underscore. What exists under another name can still be
         managed.
-    type: str
-    required: true
   state:
     description: Whether the volume shall be there. V(absent) destroys what is in it.
     type: str
@@ -82,23 +77,6 @@ options:
       - The format of the volume. A new one is V(raw), or V(qcow2) where it has a O(backing) store, unless the pool
         has formats of its own, as disk pools have.
       - Declare it for every volume that a guest can write to.
-    type: str
-    choices:
-      - raw
-      - qcow2
-      - qcow
-      - qed
-      - vdi
-      - vmdk
-      - vpc
-      - none
-      - linux
-      - fat16
-      - fat32
-      - linux-swap
-      - linux-lvm
-      - linux-raid
-      - extended
   compat:
     description: The version of a new qcow2. V(1.1) unless given.
     type: str

@@ -21,39 +21,15 @@ extends_documentation_fragment:
   - kvm.storage.attributes.actiongroup_storage
   - kvm.storage.connection
   - kvm.storage.change
+  - kvm.storage.volume
 attributes:
   check_mode:
     support: full
   diff_mode:
     support: full
 options:
-  pool:
-    description: The pool, which must be active.
-    type: str
-    required: true
-  name:
-    description: The name of the volume.
-    type: str
-    required: true
   format:
     description: The format of the volume. Needed where no domain declares it and the pool knows several.
-    type: str
-    choices:
-      - raw
-      - qcow2
-      - qcow
-      - qed
-      - vdi
-      - vmdk
-      - vpc
-      - none
-      - linux
-      - fat16
-      - fat32
-      - linux-swap
-      - linux-lvm
-      - linux-raid
-      - extended
   dest:
     description: The file on the host. Its directory must be there.
     type: path

@@ -27,6 +27,8 @@ extends_documentation_fragment:
   - kvm.storage.connection
   - kvm.storage.change
   - kvm.storage.overcommit
+  - kvm.storage.volume
+  - kvm.storage.volume.job
 attributes:
   check_mode:
     support: full
@@ -35,32 +37,11 @@ attributes:
 options:
   pool:
     description: The pool that the volume is in, which must be active.
-    type: str
-    required: true
   name:
     description: The name that it has there.
-    type: str
-    required: true
   format:
     description:
       - The format of the volume. Unless given, what the one domain says that has it.
-    type: str
-    choices:
-      - raw
-      - qcow2
-      - qcow
-      - qed
-      - vdi
-      - vmdk
-      - vpc
-      - none
-      - linux
-      - fat16
-      - fat32
-      - linux-swap
-      - linux-lvm
-      - linux-raid
-      - extended
   to:
     description: Where it goes, and what of its image shall be another there.
     type: dict
@@ -149,8 +130,6 @@ options:
     type: str
   timeout:
     description: Seconds that a running guest may take to copy its disk. It goes on with the old one if it takes longer.
-    type: int
-    default: 3600
 seealso:
   - module: kvm.storage.volume
   - module: kvm.storage.volume_clone

@@ -23,41 +23,14 @@ extends_documentation_fragment:
   - kvm.storage.attributes.actiongroup_storage
   - kvm.storage.connection
   - kvm.storage.change
+  - kvm.storage.volume
+  - kvm.storage.volume.job
 attributes:
   check_mode:
     support: full
   diff_mode:
     support: full
 options:
-  pool:
-    description: The pool, which must be active.
-    type: str
-    required: true
-  name:
-    description: The name of the volume.
-    type: str
-    required: true
-  format:
-    description:
-      - The format of the volume, which a guest must not be trusted with. It can be left out where all domains that have
-        the volume as their disk agree about it, and in pools whose volumes are raw.
-    type: str
-    choices:
-      - raw
-      - qcow2
-      - qcow
-      - qed
-      - vdi
-      - vmdk
-      - vpc
-      - none
-      - linux
-      - fat16
-      - fat32
-      - linux-swap
-      - linux-lvm
-      - linux-raid
-      - extended
   backing:
     description: The volume to stand on.
     type: dict
@@ -87,13 +60,6 @@ options:
     type: str
     choices: [keep, same, trust]
     default: keep
-  timeout:
-    description:
-      - Seconds that the job of a running guest may take. A job that takes longer is ended, the guest goes on as before,
-        and the task fails with the code C(timeout). It is of no meaning without a running guest.
-      - A job that a run before has left behind is waited for.
-    type: int
-    default: 3600
 seealso:
   - module: kvm.storage.volume
   - module: kvm.storage.volume_flatten

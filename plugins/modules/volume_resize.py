@@ -24,42 +24,20 @@ extends_documentation_fragment:
   - kvm.storage.connection
   - kvm.storage.change
   - kvm.storage.overcommit
+  - kvm.storage.volume
 attributes:
   check_mode:
     support: full
   diff_mode:
     support: full
 options:
-  pool:
-    description: The pool, which must be active.
-    type: str
-    required: true
   name:
     description: The name of the volume, which must be there.
-    type: str
-    required: true
   format:
     description:
       - The format of the volume. It must be declared, here or by the one domain that has the volume as its disk, where
         the pool can hold several.
       - A header that says otherwise is an error with the code C(format_mismatch), since a guest may have written it.
-    type: str
-    choices:
-      - raw
-      - qcow2
-      - qcow
-      - qed
-      - vdi
-      - vmdk
-      - vpc
-      - none
-      - linux
-      - fat16
-      - fat32
-      - linux-swap
-      - linux-lvm
-      - linux-raid
-      - extended
   capacity:
     description:
       - The size that a guest sees, in bytes or with a unit as libvirt reads it, such as V(40GiB).

@@ -25,40 +25,18 @@ extends_documentation_fragment:
   - kvm.storage.attributes.actiongroup_storage
   - kvm.storage.connection
   - kvm.storage.change
+  - kvm.storage.volume
 attributes:
   check_mode:
     support: full
   diff_mode:
     support: full
 options:
-  pool:
-    description: The pool, which must be active.
-    type: str
-    required: true
   name:
     description: The volume.
-    type: str
-    required: true
   format:
     description:
       - The format of the volume. It must be declared in a pool of files, here or by the domain that has it as its disk.
-    type: str
-    choices:
-      - raw
-      - qcow2
-      - qcow
-      - qed
-      - vdi
-      - vmdk
-      - vpc
-      - none
-      - linux
-      - fat16
-      - fat32
-      - linux-swap
-      - linux-lvm
-      - linux-raid
-      - extended
   snapshot:
     description:
       - The name of the snapshot. Up to 100 letters, digits or characters of C(_.+=-), beginning with a letter, a digit
@@ -134,7 +112,11 @@ options:
         description: The newest of each of so many years.
         type: int
   prefix:
-    description: What the names of the snapshots under O(keep) begin with.
+    description:
+      - What the names of the snapshots under O(keep) begin with.
+      - On Ceph and ZFS, and inside a qcow2, nothing tells who took a snapshot. There every one whose name begins so is
+        under the rules, whoever took it. Snapshots of LVM, and files, are only those that this module took.
+      - It can't begin as C(kvm.storage) does, by which the collection names its own.
     type: str
 seealso:
   - module: kvm.storage.volume_snapshot_info

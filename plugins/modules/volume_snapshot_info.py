@@ -19,35 +19,13 @@ extends_documentation_fragment:
   - kvm.storage.attributes.actiongroup_storage
   - kvm.storage.attributes.info_module
   - kvm.storage.connection
+  - kvm.storage.volume
 options:
-  pool:
-    description: The pool, which must be active.
-    type: str
-    required: true
   name:
     description: The volume.
-    type: str
-    required: true
   format:
     description:
       - The format of the volume. It must be declared in a pool of files, here or by the domain that has it as its disk.
-    type: str
-    choices:
-      - raw
-      - qcow2
-      - qcow
-      - qed
-      - vdi
-      - vmdk
-      - vpc
-      - none
-      - linux
-      - fat16
-      - fat32
-      - linux-swap
-      - linux-lvm
-      - linux-raid
-      - extended
 seealso:
   - module: kvm.storage.volume_snapshot
 """

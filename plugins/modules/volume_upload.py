@@ -26,6 +26,7 @@ extends_documentation_fragment:
   - kvm.storage.connection
   - kvm.storage.change
   - kvm.storage.overcommit
+  - kvm.storage.volume
 attributes:
   check_mode:
     support: full
@@ -33,14 +34,6 @@ attributes:
   diff_mode:
     support: full
 options:
-  pool:
-    description: The pool, which must be active.
-    type: str
-    required: true
-  name:
-    description: The name of the volume.
-    type: str
-    required: true
   src:
     description:
       - The image, a file of the controller. It is looked for in C(files), as by M(ansible.builtin.copy).
@@ -55,7 +48,7 @@ options:
     description:
       - The image, got by the host from a web server. Redirects are followed, never from https to http.
       - What breaks off is taken up again where the server allows it, and else begun anew.
-      - http needs a O(checksum).
+      - http needs a O(checksum), and one that does not come over http itself.
     type: str
   checksum:
     description:
@@ -102,7 +95,7 @@ options:
     type: int
     default: 30
   validate_certs:
-    description: Whether the certificate of the server is verified.
+    description: Whether what comes must be proven, by the certificate of the server or by a O(checksum).
     type: bool
     default: true
   ca_path:
@@ -121,23 +114,6 @@ options:
   format:
     description:
       - The format of the volume. That of the image where the pool can hold it, else that of the pool.
-    type: str
-    choices:
-      - raw
-      - qcow2
-      - qcow
-      - qed
-      - vdi
-      - vmdk
-      - vpc
-      - none
-      - linux
-      - fat16
-      - fat32
-      - linux-swap
-      - linux-lvm
-      - linux-raid
-      - extended
   preallocation:
     description: How much of a new volume is written although the image has nothing there.
     type: str

@@ -21,7 +21,9 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-VARIABLE = "KVM_STORAGE_PROGRESS"
+from ansible_collections.kvm.storage.plugins.module_utils.progress import VARIABLE
+from ansible_collections.kvm.storage.plugins.module_utils.sizes import readable
+
 LONGEST = 30 * 24 * 3600  # seconds that a module may take in the background
 OFTEN, SELDOM, SILENCE = 10.0, 60.0, 1.0  # seconds between two lines: with news, without, and at least
 PERCENT = 5
@@ -31,14 +33,6 @@ LOST = 3  # looks after which a process that is gone has left no result
 OWN_KEYS = ("ansible_job_id", "finished", "started", "results_file", "stdout", "stdout_lines", "stderr", "stderr_lines")
 
 display = Display()
-
-
-def readable(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
 
 
 class Lines:

@@ -71,7 +71,7 @@ def by_virsh(host: Host, source: Path, size: int) -> float:
 
 
 def files(host: Host, quick: bool) -> list[Row]:
-    size, repeat = (256 * MIB, 3) if quick else (1024 * MIB, 3)
+    size, repeat = 1024 * MIB, 3 if quick else 5
     folder = host.server.shared / "images"
     folder.mkdir()
     source, target = folder / "random.raw", host.directory(POOL) / "theirs.raw"
@@ -115,7 +115,7 @@ def sparse(host: Host, folder: Path, size: int) -> Row:
 
 
 def ceph(host: Host, quick: bool) -> list[Row]:
-    size, repeat = (128 * MIB, 3) if quick else (512 * MIB, 3)
+    size, repeat = (256 * MIB, 3) if quick else (1024 * MIB, 3)
     source = host.server.shared / "random.raw"
     random_file(source, size)
     with Ceph(host.server.shared.parent / "ceph", size=4 << 30) as cluster:

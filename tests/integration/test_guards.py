@@ -224,6 +224,123 @@ def test_base_under_a_chain_of_five(host: Host, images: Path) -> None:
         qemu_img("--backing-chain", "-f", "qcow2", images / names[-1])
 
 
+BASE = {"pool": "images", "name": "base.qcow2", "format": "qcow2"}
+UNSEEN: dict[str, dict[str, Any]] = {
+    "volume": {"pool": "images", "name": "base.qcow2", "state": "absent"},
+    "volume_resize": {**BASE, "capacity": "4MiB", "shrink": "if_unused"},
+    "volume_wipe": BASE,
+    "volume_convert": {**BASE, "to": {"format": "raw"}},
+    "volume_migrate": {**BASE, "to": {"pool": "others"}},
+    "volume_upload": {"pool": "images", "name": "base.qcow2", "source_format": "qcow2", "replace": True},
+    "volume_commit": {**BASE, "name": "sibling.qcow2"},
+    "pool_dir": {**POOL_GONE, "delete_data": True},
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{images}/base.qcow2",
+        "../images/base.qcow2",
+        "{link}/base.qcow2",
+        'json:{{"file.filename": "{link}/base.qcow2"}}',
+    ],
+    ids=["absolute", "relative", "by a link", "JSON"],
+)
+@pytest.mark.parametrize("module", UNSEEN)
+def test_overlay_that_libvirt_has_not_seen_yet(host: Host, images: Path, scratch: Path, module: str, name: str) -> None:
+    """qemu-img has made it a moment ago, in the directory of another pool."""
+    host.ok("pool_dir", name="others", path=f"{scratch}/others")
+    (scratch / "link").symlink_to(images)
+    host.ok("volume", **BASE, capacity="8MiB")
+    args = dict(UNSEEN[module])
+    if module == "volume_commit":
+        sibling = {"pool": "images", "name": "sibling.qcow2", "format": "qcow2"}
+        host.ok("volume", **sibling, backing={"volume": "base.qcow2", "format": "qcow2"})
+        subprocess.run(["qemu-io", "-c", "write 0 64k", images / "sibling.qcow2"], check=True, capture_output=True)
+    if module == "volume_upload":
+        args["src"] = str(make_image("qcow2", scratch / "new.qcow2", "8M"))
+        subprocess.run(["qemu-io", "-c", "write 0 64k", args["src"]], check=True, capture_output=True)
+    named = name.format(images=images, link=scratch / "link")
+    make_image("qcow2", scratch / "others/over", "8M", "-u", "-b", named, "-F", "qcow2")
+    host.refused(module, "has_overlays", "others/over", **args)
+    with switched_off("chain:by_header", []):
+        assert host.ok(module, check=True, **args)["changed"], "without the guard it goes on"
+
+
+def test_what_a_killed_run_left_is_no_overlay(host: Host, images: Path) -> None:
+    """libvirt lists it as it lists any file, until the next run sweeps it."""
+    host.ok("volume", **BASE, capacity="8MiB")
+    left = make_image("qcow2", images / ".kvm.storage-00000000-1-x", "8M", "-b", f"{images}/base.qcow2", "-F", "qcow2")
+    with connected(host.uri) as connection:
+        connection.storagePoolLookupByName("images").refresh(0)
+    assert left.name in host.volumes("images")
+    host.converge("volume", ["delete"], pool="images", name="base.qcow2", state="absent")
+
+
+def test_directory_that_can_not_be_listed_blinds_the_guard(host: Host, images: Path) -> None:
+    real = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path) == str(images):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    with mock.patch("os.scandir", refuse):
+        for check in (True, False):
+            host.failed("volume", "guard_unavailable", str(images), **GONE, check=check)
+    assert (images / "disk.raw").exists()
+
+
+# Snapshots that would be left
+
+
+def snapshots_of(host: Host) -> list[str]:
+    return [one["name"] for one in host.ok("volume_snapshot_info", **BASE)["snapshots"]]
+
+
+@pytest.mark.parametrize("module", ["volume", "layout"])
+def test_a_volume_that_is_made_anew_gets_no_snapshots_of_another(host: Host, images: Path, module: str) -> None:
+    host.ok("volume", **BASE, capacity="8MiB")
+    for name in ("one", "two"):
+        host.ok("volume_snapshot", **BASE, snapshot=name, kind="external")
+    gone = {"pool": "images", "name": "base.qcow2", "state": "absent"}
+    args = {"volume": gone, "layout": {"volumes": [gone]}}[module]
+    host.refused(module, "has_snapshots", "'one', 'two'", "volume_snapshot, state: absent", **args)
+    with switched_off("volume:Volume.own_snapshots", []):
+        host.ok(module, **args)
+    host.ok("volume", **BASE, capacity="8MiB")
+    assert snapshots_of(host) == ["one", "two"], "without the guard they come back"
+
+
+def test_snapshots_that_go_with_their_volume(host: Host, images: Path) -> None:
+    """Those inside of it, and those that the same layout removes as the volumes that they are, too."""
+    host.ok("volume", **BASE, capacity="8MiB")
+    host.ok("volume_snapshot", **BASE, snapshot="inside", kind="internal")
+    host.ok("volume", pool="images", name="base.qcow2", state="absent")
+    host.ok("volume", **BASE, capacity="8MiB")
+    host.ok("volume_snapshot", **BASE, snapshot="one", kind="external")
+    names = ["base.qcow2@one", "base.qcow2"]
+    host.ok("layout", volumes=[{"pool": "images", "name": name, "state": "absent"} for name in names])
+    assert sorted(os.listdir(images)) == ["disk.raw"]
+
+
+def test_removals_of_many_list_their_directory_once(host: Host, images: Path) -> None:
+    names = [f"disk{number}.raw" for number in range(20)]
+    for name in names:
+        host.ok("volume", pool="images", name=name, format="raw", capacity="1MiB")
+    real, asked = os.scandir, []
+
+    def counted(path: Any) -> Any:
+        asked.append(str(path))
+        return real(path)
+
+    gone = [{"pool": "images", "name": name, "state": "absent"} for name in names]
+    with mock.patch("os.scandir", counted):
+        host.ok("layout", check=True, volumes=gone)
+    assert asked.count(str(images)) == 1, asked
+
+
 def test_overlays_that_can_not_be_read_blind_the_guard(host: Host, images: Path) -> None:
     host.ok("volume", pool="images", name="other.raw", format="raw", capacity="1MiB")
     real = libvirt.virStorageVol.XMLDesc

@@ -55,6 +55,10 @@ def test_pool_info(host: Host, scratch: Path) -> None:
     asleep = one(pools, "asleep")
     assert (asleep["state"], asleep["capacity"], asleep["volumes"]) == ("inactive", None, None)
     assert "<pool type='dir'>" in host.ok("pool_info", names=["images"], xml=True)["pools"][0]["xml"]
+    told = {pool["name"]: pool for pool in host.ok("pool_info", identity=True)["pools"]}
+    machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    assert told["images"]["identity"].endswith(f"file system of host {machine}, {scratch}/images")
+    assert (told["asleep"]["identity"], told["asleep"]["identity_unknown"]) == (None, "it is not active")
     missing = host.run("pool_info", names=["other"])
     assert (missing["code"], "'images'" in missing["msg"]) == ("no_pool", True)
     assert host.state() == before

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +49,13 @@ def rbd(ceph: Ceph) -> dict[str, Any]:
     return {"name": "vms", "source_name": "rbd", "hosts": monitors, "auth": auth}
 
 
+def identity(host: Host, name: str) -> str:
+    """What storage a pool stands on, as the module tells it."""
+    (found,) = host.ok("pool_info", names=[name], identity=True)["pools"]
+    assert found["identity"], found["identity_unknown"]
+    return str(found["identity"])
+
+
 def cephx(host: Host, value: str) -> None:
     host.ok("secret", usage="ceph", usage_name="vms-key", value=value)
 
@@ -54,6 +63,30 @@ def cephx(host: Host, value: str) -> None:
 def test_rbd_states(host: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
     cephx(host, ceph.key("client.vms"))
     walk_through_states(host, "pool_rbd", rbd, born=["define"], up=["start"])
+
+
+def test_rbd_storage_is_told_by_its_cluster(host: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
+    """A client that may do no more than use the pool sees it."""
+    cephx(host, ceph.key("client.vms"))
+    host.ok("pool_rbd", **rbd)
+    assert identity(host, "vms") == f"Ceph cluster {ceph.run('ceph', 'fsid').strip()}, pool {rbd['source_name']}"
+
+
+def test_rbd_key_is_proven_or_comes_back(host: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
+    old, unknown = ceph.key("client.vms"), ceph.key()
+    cephx(host, old)
+    host.ok("pool_rbd", **rbd)
+    rotated: dict[str, Any] = {"usage": "ceph", "usage_name": "vms-key", "prove": True}
+    failed = host.failed("secret", "not_proven", "'vms'", "the old value is back", **rotated, value=unknown)
+    assert failed["actions"] == []
+    assert host.ok("pool_info")["pools"][0]["state"] == "active"
+    host.unchanged("secret", **rotated, value=old)
+    ceph.run("ceph", "auth", "del", "client.vms")
+    ceph.add_user("vms", "rbd")
+    new = ceph.key("client.vms")
+    assert new != old
+    host.converge("secret", ["set_value", "prove"], **rotated, value=new)
+    assert host.ok("volume", pool="vms", name="after", capacity="1MiB")["changed"]
 
 
 def test_rbd_changes_while_active(host: Host, rbd: dict[str, Any], ceph: Ceph) -> None:
@@ -191,6 +224,17 @@ def test_iscsi_direct_wrong_chap(host: Host, iscsi: Target) -> None:
     host.ok("pool_iscsi_direct", **with_chap(iscsi))
 
 
+def test_iscsi_direct_password_is_proven_or_comes_back(host: Host, iscsi: Target) -> None:
+    chap(host, iscsi, iscsi.password)
+    host.ok("pool_iscsi_direct", **with_chap(iscsi))
+    before = host.state()
+    rotated = {"usage": "iscsi", "usage_name": with_chap(iscsi)["auth"]["secret_usage"], "prove": True}
+    failed = host.failed("secret", "not_proven", "CHAP", "'luns'", value="not-the-password", **rotated)
+    assert "not-the-password" not in str(failed)
+    assert host.state() == before
+    host.unchanged("secret", value=iscsi.password, **rotated)
+
+
 def test_iscsi_direct_target_that_is_not_there(host: Host, iscsi: Target) -> None:
     nowhere = iscsi_direct(iscsi, target_iqn="iqn.2026-01.storage.kvm:nowhere")
     host.failed("pool_iscsi_direct", "backend_refused", "there is no target", **nowhere)
@@ -225,6 +269,13 @@ def netfs(gluster: Gluster, scratch: Path, **more: Any) -> dict[str, Any]:
 
 def test_netfs_states(host: Host, gluster: Gluster, scratch: Path) -> None:
     walk_through_states(host, "pool_netfs", netfs(gluster, scratch), born=["define", "build"], up=["start"])
+
+
+def test_netfs_storage_is_told_by_its_bricks(host: Host, gluster: Gluster, scratch: Path) -> None:
+    host.ok("pool_netfs", **netfs(gluster, scratch))
+    place = re.search(r"Brick1: [^:]*:(\S+)", gluster.run("volume", "info", gluster.volume))
+    assert place
+    assert identity(host, "shared") == f"Gluster volume of {os.uname().nodename}:{place[1]}, inode 1"
 
 
 def test_netfs_changes_while_active(host: Host, gluster: Gluster, scratch: Path) -> None:

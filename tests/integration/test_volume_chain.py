@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import signal
 import struct
 import subprocess
 import threading
@@ -23,7 +23,7 @@ import pytest
 
 from tests.integration.helpers import UTILS, Host, connected, make_image, mutable, poison, qemu_img, switched_off
 from tests.servers.ceph import Ceph
-from tests.servers.guest import disk_xml, domain_xml, start_guest
+from tests.servers.guest import disk_xml, domain_xml, killed, start_guest
 from tests.servers.libvirtd import Libvirtd
 
 NAMES = ["base.qcow2", "one.qcow2", "two.qcow2", "three.qcow2", "four.qcow2"]
@@ -81,25 +81,6 @@ def unrecorded(path: Path, base: Path) -> None:
     data = path.read_bytes()
     at = data.index(struct.pack(">II", 0xE2792ACA, 5))  # the extension that has it becomes one that nobody knows
     path.write_bytes(data[:at] + struct.pack(">II", 0x12345678, 5) + data[at + 8 :])
-
-
-def killed(guest: libvirt.virDomain) -> None:
-    """As a crash of QEMU: nothing that it holds in its memory is written."""
-    text = Path(f"/proc/{guest_pid(guest)}")
-    os.kill(guest_pid(guest), signal.SIGKILL)
-    while text.exists() and "zombie" not in (text / "status").read_text():
-        time.sleep(0.01)
-
-
-def guest_pid(guest: libvirt.virDomain) -> int:
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if f"guest={guest.name()},debug-threads=on".encode() in words and guest.UUIDString().encode() in words:
-            return int(entry)
-    raise AssertionError("no QEMU of it")
 
 
 def hidden(folder: Path) -> list[str]:
@@ -592,6 +573,20 @@ def test_overlays_that_can_not_be_read_blind_the_guard(host: Host, family: Path)
         host.refused("volume_commit", "guard_unavailable", "images/other.raw", **TOP)
 
 
+def test_volume_that_leaves_no_snapshots_behind(host: Host, images: Path) -> None:
+    """It goes into its base; a snapshot of it that holds a copy would be that of nobody."""
+    host.ok("volume", pool="images", name="base.qcow2", format="qcow2", capacity="8MiB")
+    over = {"pool": "images", "name": "over.qcow2", "format": "qcow2"}
+    host.ok("volume", **over, backing={"volume": "base.qcow2", "format": "qcow2"})
+    copy = images / "over.qcow2@one"
+    copy.write_bytes((images / "over.qcow2").read_bytes())
+    mark = {"role": "copy", "time": 1, "size": 8 * MIB}
+    os.setxattr(copy, "user.kvm.storage.snapshot", json.dumps({copy.name: mark}).encode())
+    host.refused("volume_commit", "has_snapshots", "'one'", "leave delete out", **over, delete=True)
+    with switched_off("volume:Volume.own_snapshots", []):
+        assert host.ok("volume_commit", check=True, **over, delete=True)["actions"] == ["delete"]
+
+
 def test_commit_by_the_running_guest(host: Host, family: Path) -> None:
     before = seen(family / TOP["name"])
     with connected(host.uri) as connection:
@@ -696,6 +691,22 @@ def test_clones_of_rbd(host: Host, rbd: str, ceph: Ceph, scratch: Path) -> None:
     assert ceph.run("rbd", "children", "rbd/chain-one@s").split() == []
     host.refused("volume_rebase", "unsupported", pool="vms", name=rbd, backing={"path": "/x", "format": "raw"})
     host.refused("volume_commit", "unsupported", pool="vms", name=rbd)
+
+
+def test_clone_of_rbd_with_an_object_that_was_only_noted(host: Host, rbd: str, ceph: Ceph, scratch: Path) -> None:
+    """What a killed client leaves: the object map has an object that was never written. rbd flatten relies on it."""
+    before = exported(ceph, rbd, scratch)
+    place = f"rbd/{rbd}"
+    ceph.run("rbd", "bench", "--io-type", "write", "--io-size", "4K", "--io-total", "4K", place)
+    prefix = json.loads(ceph.run("rbd", "info", "--format", "json", place))["block_name_prefix"]
+    ceph.run("rados", "-p", "rbd", "rm", f"{prefix}.{0:016x}")
+    assert exported(ceph, rbd, scratch) == before
+    host.ok("volume_info", pool="vms", refresh=True)
+    host.ok("volume_flatten", pool="vms", name=rbd)
+    assert exported(ceph, rbd, scratch) == before
+    about = json.loads(ceph.run("rbd", "info", "--format", "json", place))
+    assert {"object-map", "fast-diff"} <= set(about["features"])
+    assert about["flags"] == []
 
 
 def test_clone_of_rbd_under_a_running_guest(host: Host, rbd: str, ceph: Ceph, scratch: Path) -> None:

@@ -19,6 +19,7 @@ from unittest import mock
 
 import pytest
 
+from ansible_collections.kvm.storage.plugins.module_utils import files
 from tests.integration.helpers import MIB, UTILS, Host, connected, poison
 from tests.integration.inputs.counts import SOAK
 from tests.servers.ceph import Ceph
@@ -97,6 +98,19 @@ def test_compressed(host: Host, images: Path, scratch: Path, volume: dict[str, A
     assert dest.stat().st_mode & 0o777 == 0o640
 
 
+def test_the_disk_of_a_guest_is_not_replaced(host: Host, images: Path, scratch: Path) -> None:
+    dest = images / "web.raw"
+    host.ok("volume", pool="images", name="web.raw", format="raw", capacity="1MiB")
+    with connected(host.uri) as connection:
+        start_guest(connection, "web", disk_xml(str(dest)))
+    wanted = {**RAW, "dest": str(dest), "replace": True}
+    host.refused("volume_download", "in_use", "disk of a guest", **wanted)
+    with mock.patch(f"{UTILS}chain.image_locked", return_value=False):
+        host.refused("volume_download", "in_use", "disk of a guest", **wanted)
+    with mock.patch(f"{UTILS}chain.uses", return_value=[]):
+        host.refused("volume_download", "in_use", "disk of a guest", **wanted)
+
+
 def test_what_is_there_is_kept_or_replaced(host: Host, images: Path, scratch: Path) -> None:
     dest = scratch / "out/copy"
     dest.write_bytes(b"mine")
@@ -108,7 +122,7 @@ def test_what_is_there_is_kept_or_replaced(host: Host, images: Path, scratch: Pa
         file.seek(2 * MIB)
         file.write(b"x")
     host.refused("volume_download", "would_overwrite", **wanted)
-    (scratch / "out/.copy.kvm.storage").write_bytes(b"left by a killed run")
+    (scratch / f"out/.copy.kvm.storage-{files.this_host()}").write_bytes(b"left by a killed run")
     host.converge("volume_download", ["download"], **wanted, replace=True)
     for place, code in [
         (scratch / "out", "bad_value"),

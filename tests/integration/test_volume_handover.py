@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Volumes that move to a pool of another host. There is no ssh server here: a stand-in forwards the sockets and runs
-the command, as ssh does, on this host, whose hypervisor is both ends.
+the command, as ssh does, on this host, whose hypervisor is both ends. It has a session of its own: no signal to this
+end reaches the other one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from unittest import mock
 import pytest
 
 from tests.contract import examples
-from tests.integration.helpers import MIB, UTILS, Host, connected, qemu_img
+from tests.integration.helpers import MIB, UTILS, Host, connected, qemu_img, switched_off
 from tests.servers.guest import disk_xml, domain_xml, start_guest
 from tests.servers.libvirtd import Libvirtd
 
@@ -58,7 +59,8 @@ for place, value in zip(args, args[1:]):
         listener.bind(here)
         listener.listen()
         threading.Thread(target=serve, args=(listener, there), daemon=True).start()
-sys.exit(subprocess.call(["sh", "-c", command]))
+there = {"PATH": os.environ["PATH"], "PYTHONPATH": os.path.join(os.path.dirname(__file__), "there")}
+sys.exit(subprocess.call(["sh", "-c", command], env=there, start_new_session=True))
 """
 
 
@@ -201,3 +203,31 @@ def test_killed_between_the_name_and_the_end(host: Host, pools: Path) -> None:
         host.failed("volume_migrate", "system_refused", **task(host))
     host.converge("volume_migrate", ["drop_source"], **task(host))
     assert (host.volumes("images"), host.volumes("fast")) == ([], ["disk"])
+
+
+@pytest.mark.parametrize("source", [True, False])
+def test_killed_before_libvirt_there_has_looked(host: Host, pools: Path, source: bool) -> None:
+    make(host, pools)
+    (pools / "fast/disk").write_bytes((pools / "images/disk").read_bytes())
+    if not source:
+        host.ok("volume", pool="images", name="disk", state="absent")
+    steps = ["refresh_target", "drop_source"] if source else ["refresh_target"]
+    host.converge("volume_migrate", steps, **task(host))
+    assert (host.volumes("images"), host.volumes("fast")) == ([], ["disk"])
+
+
+def test_a_share_that_both_hosts_have(host: Host, pools: Path) -> None:
+    """The file there is the file here: it is not dropped as a copy."""
+    make(host, pools)
+    host.refused("volume_migrate", "exists", "this very file", **task(host, to={"pool": "images"}))
+    assert (pools / "images/disk").exists()
+
+
+def test_snapshots_in_files_beside_it(host: Host, pools: Path) -> None:
+    make(host, pools)
+    host.ok("volume_snapshot", pool="images", name="disk", format="qcow2", snapshot="one", kind="external")
+    wanted = task(host, flatten=True, to={"format": "raw"})
+    host.refused("volume_migrate", "has_snapshots", "'one'", "keep_source: true", **wanted)
+    with switched_off("volume:Volume.own_snapshots", []):
+        host.ok("volume_migrate", **wanted)
+    assert (pools / "images/disk@one").exists()

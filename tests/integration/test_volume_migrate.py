@@ -17,7 +17,7 @@ from unittest import mock
 import libvirt
 import pytest
 
-from tests.integration.helpers import MIB, UTILS, Host, connected
+from tests.integration.helpers import MIB, UTILS, Host, connected, switched_off
 from tests.servers.ceph import Ceph
 from tests.servers.guest import disk_xml, domain_xml, start_guest
 from tests.servers.libvirtd import Libvirtd
@@ -544,3 +544,99 @@ def test_base_of_a_running_guest_is_not_moved(host: Host, pools: Path) -> None:
     with connected(host.uri) as connection:
         start_guest(connection, "web01", disk_xml(f"{pools}/fast/over", driver="qcow2"))
         host.refused("volume_migrate", "has_overlays", **task())
+
+
+# The only copy must not go
+
+
+def test_two_pools_on_one_directory(host: Host, pools: Path) -> None:
+    """A volume that is compared with itself is equal, and is not dropped."""
+    make(host, pools)
+    (pools / "link").symlink_to(pools / "images")
+    with connected(host.uri) as connection:
+        xml = f"<pool type='dir'><name>link</name><target><path>{pools}/link</path></target></pool>"
+        connection.storagePoolDefineXML(xml).create()
+    host.refused("volume_migrate", "exists", "itself", **task(to={"pool": "link"}))
+    assert (pools / "images/disk").exists()
+
+
+@pytest.mark.parametrize("moment", ["in the comparison of a run that is taken up", "before the source is dropped"])
+def test_what_is_written_after_the_comparison_is_kept(host: Host, pools: Path, moment: str) -> None:
+    make(host, pools, form="raw")
+    wanted = task("raw")
+
+    def write() -> None:
+        with open(pools / "images/disk", "r+b") as file:
+            file.write(b"the newest data")
+
+    if moment.startswith("in"):
+        with mock.patch(f"{UTILS}migrate.Migrate.drop_source", side_effect=Killed), pytest.raises(Killed):
+            host.run("volume_migrate", **wanted)
+        real = module("qemu_img").compare
+
+        def compare(*given: Any, **more: Any) -> Any:
+            found = real(*given, **more)
+            write()
+            return found
+
+        patched = mock.patch(f"{UTILS}qemu_img.compare", compare)
+    else:
+        came = module("migrate").Migrate.came_about
+
+        def came_about(self: Any) -> None:
+            write()
+            came(self)
+
+        patched = mock.patch(f"{UTILS}migrate.Migrate.came_about", came_about)
+    with patched:
+        host.failed("volume_migrate", "in_use", "beside its copy", **wanted)
+    assert (pools / "images/disk").read_bytes().startswith(b"the newest data")
+
+
+@pytest.mark.parametrize("to", [{"pool": "images", "name": "other"}, {"pool": "fast"}], ids=["rename", "move"])
+def test_snapshots_in_files_beside_it(host: Host, pools: Path, to: dict[str, Any]) -> None:
+    make(host, pools)
+    host.ok("volume_snapshot", pool="images", name="disk", format="qcow2", snapshot="one", kind="external")
+    host.refused("volume_migrate", "has_snapshots", "'one'", "keep_source: true", **task(to=to))
+    with switched_off("volume:Volume.own_snapshots", []):
+        host.ok("volume_migrate", **task(to=to))
+    assert (pools / "images/disk@one").exists()
+
+
+def test_a_disk_that_is_a_part_of_the_volume(host: Host, pools: Path) -> None:
+    """Of a running guest only that part would be copied, and the rest be dropped with the source."""
+    make(host, pools, form="raw")
+    slices = "<slices><slice type='storage' offset='1048576' size='1048576'/></slices>"
+    disk = disk_xml(f"{pools}/images/disk").replace("/><target", f">{slices}</source><target", 1)
+    assert slices in disk
+    with connected(host.uri) as connection:
+        connection.defineXML(domain_xml("web01", disk))
+        host.refused("volume_migrate", "in_use", "slices", **task("raw"))
+        connection.lookupByName("web01").undefine()
+        start_guest(connection, "web02", disk)
+        host.refused("volume_migrate", "in_use", "slices", **task("raw"))
+        with switched_off("domains:is_sliced", False):
+            host.ok("volume_migrate", **task("raw"))
+        assert (pools / "fast/disk").stat().st_size == MIB, "without the guard the rest is lost"
+
+
+def test_options_that_a_block_copy_does_not_take(host: Host, pools: Path) -> None:
+    make(host, pools)
+    with connected(host.uri) as connection:
+        start_guest(connection, "web01", disk_xml(f"{pools}/images/disk", driver="qcow2"))
+    host.refused("volume_migrate", "unsupported", "lazy_refcounts", **task(to={"lazy_refcounts": True}))
+
+
+def test_a_definition_keeps_its_encryption(host: Host, pools: Path) -> None:
+    """Without it, a guest would see what is encrypted."""
+    make(host, pools, form="raw")
+    secret = "<secret type='passphrase' uuid='2a0a5b1e-0000-4000-8000-000000000001'/>"
+    disk = disk_xml(f"{pools}/images/disk").replace(
+        "/><target", f"><encryption format='luks'>{secret}</encryption></source><target", 1
+    )
+    with connected(host.uri) as connection:
+        connection.defineXML(domain_xml("web01", disk))
+    host.ok("volume_migrate", **task("raw", to={"pool": "images", "name": "renamed"}))
+    found = source_xml(host)
+    assert f"{pools}/images/renamed" in found
+    assert "2a0a5b1e-0000-4000-8000-000000000001" in found

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import shutil
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,12 @@ import libvirt_qemu
 import pytest
 
 from ansible_collections.kvm.storage.plugins.module_utils import blockjob, connection, volume_snapshot
+from ansible_collections.kvm.storage.plugins.module_utils import snapshot_files as by_file
 from tests.integration.faults.kill import in_child, kill_self
-from tests.integration.helpers import MIB, Host, connected, make_image, qemu_img, switched_off
+from tests.integration.helpers import MIB, UTILS, Host, connected, make_image, qemu_img, switched_off
 from tests.servers.ceph import Ceph, CephFS
 from tests.servers.gluster import Gluster
-from tests.servers.guest import disk_xml, start_guest
+from tests.servers.guest import disk_xml, domain_xml, start_guest
 from tests.servers.libvirtd import Libvirtd
 
 SIZE = {"ext4": 128 << 20, "xfs": 320 << 20, "btrfs": 256 << 20}
@@ -540,7 +543,7 @@ def test_overlays_of_others(host: Host, images: Path) -> None:
     above = content(images / "over")
     reverted = {**DISK["qcow2"], "snapshot": "in", "state": "reverted"}
     host.refused("volume_snapshot", "has_overlays", "images/over", **reverted)
-    with switched_off("volume_snapshot:VolumeSnapshot.above", []):
+    with switched_off("chain:overlays", []):
         host.ok("volume_snapshot", **reverted)
     assert content(images / "over") != above, "without the guard the overlay reads something else"
     host.ok("volume", pool="images", name="over", state="absent")
@@ -575,6 +578,224 @@ def test_a_file_without_the_mark_is_no_snapshot(host: Host, made: Callable[[str]
     subprocess.run(["cp", "-a", folder / "web@one", folder / "web@two"], check=True)
     assert names(host, "raw") == ["one"]
     assert (folder / "web@precious").exists()
+
+
+# Snapshots that are no longer what they were
+
+
+def of_a_guest(host: Host, images: Path) -> tuple[str, str]:
+    """The snapshot `one` whose overlay a guest that has ended wrote; the contents of then and now."""
+    host.ok("volume", **DISK["qcow2"], capacity="16MiB")
+    old = write(images / "web", "qcow2", 1)
+    with connected(host.uri) as conn:
+        guest = start_guest(conn, "web01", disk_xml(f"{images}/web", driver="qcow2"))
+        snapshot(host, "one", crash_consistent=True)
+        guest.destroy()
+    return old, write(images / "web@one", "qcow2", 2)
+
+
+def frozen_once(host: Host, images: Path) -> tuple[str, str]:
+    """The snapshot `one` that is the file of then, and the volume above it."""
+    host.ok("volume", **DISK["qcow2"], capacity="16MiB")
+    old = write(images / "web", "qcow2", 1)
+    snapshot(host, "one", kind="external")
+    return old, write(images / "web", "qcow2", 2)
+
+
+ONE = {**DISK["qcow2"], "snapshot": "one"}
+REVERTED, ABSENT = {**ONE, "state": "reverted"}, {**ONE, "state": "absent"}
+
+
+@pytest.mark.parametrize("make", [of_a_guest, frozen_once])
+def test_one_whose_removal_was_killed_is_not_reverted_to(host: Host, images: Path, make: Any) -> None:
+    """Half of what came later is in it."""
+    old, new = make(host, images)
+
+    def half(operation: Any, upper: str, base: str, form: str) -> None:
+        subprocess.run(["qemu-io", "-f", form, "-c", "write -P 102 0 64k", base], check=True, capture_output=True)
+        raise OSError("killed")
+
+    second = switched_off("snapshot_files:written_since", False)  # the other guard that would tell of one of the two
+    with mock.patch(f"{UTILS}snapshot_files.merge_down", half), second:
+        with switched_off("snapshot_files:begin_merge"):
+            host.failed("volume_snapshot", "system_refused", **ABSENT)
+            assert content(images / ("web" if make is of_a_guest else "web@one")) != old
+            assert host.ok("volume_snapshot", check=True, **REVERTED)["actions"] == ["revert"], "it would be taken"
+        host.failed("volume_snapshot", "system_refused", **ABSENT)
+    host.refused("volume_snapshot", "bad_snapshot", "removal has begun", **REVERTED)
+    assert "removal has begun" in listed(host)[0]["trouble"]
+    host.converge("volume_snapshot", ["remove_snapshot"], **ABSENT)
+    assert content(images / "web") == new
+    assert os.listdir(images) == ["web"]
+
+
+@pytest.mark.parametrize(("make", "name"), [(of_a_guest, "web@one"), (frozen_once, "web")])
+def test_no_snapshot_is_committed_into(host: Host, images: Path, make: Any, name: str) -> None:
+    old, dummy = make(host, images)
+    args = {**DISK["qcow2"], "name": name}
+    host.refused("volume_commit", "has_snapshots", "'one' of 'web'", "state: absent", **args)
+    below = images / ("web" if name == "web@one" else "web@one")
+    assert content(below) == old
+    with switched_off("chainwork:Commit.require_no_snapshot"):
+        host.ok("volume_commit", **args)
+    assert content(below) != old, "without the guard the snapshot is lost"
+
+
+def begun_elsewhere(images: Path, by: str) -> None:
+    """As it is between the moment when the overlay is there and that in which its guest takes it."""
+    path = images / "web@one"
+    found = json.loads(os.getxattr(path, by_file.MARK))
+    found["web@one"] = {**found["web@one"], by_file.PLANNED: by}
+    os.setxattr(path, by_file.MARK, json.dumps(found).encode())
+
+
+def test_one_that_another_host_was_about_to_take(host: Host, images: Path) -> None:
+    """Its guests are not seen from here: it is neither swept nor reverted to."""
+    host.ok("volume", **DISK["qcow2"], capacity="8MiB")
+    with connected(host.uri) as conn:
+        guest = start_guest(conn, "web01", disk_xml(f"{images}/web", driver="qcow2"))
+        snapshot(host, "one", crash_consistent=True)
+        guest.destroy()
+    begun_elsewhere(images, "00000000")
+    assert "another host" in listed(host)[0]["trouble"]
+    host.refused("volume_snapshot", "bad_snapshot", "another host", **REVERTED)
+    host.unchanged("volume_snapshot", **ONE)
+    with switched_off("volume_snapshot:VolumeSnapshot.trouble_of", ""):
+        host.unchanged("volume_snapshot", **REVERTED)  # without the guard it counts as reverted to
+    host.converge("volume_snapshot", ["remove_snapshot"], **ABSENT)
+
+
+@pytest.mark.parametrize("comes", ["guest", "data"])
+def test_what_is_swept_is_looked_at_again(host: Host, images: Path, comes: str) -> None:
+    """A guest may have gone on with it since the run has looked."""
+    host.ok("volume", **DISK["qcow2"], capacity="8MiB")
+    real, path = by_file.thaw_name, images / "web@one"
+    with connected(host.uri) as conn:
+        guest = start_guest(conn, "web01", disk_xml(f"{images}/web", driver="qcow2"))
+        snapshot(host, "one", crash_consistent=True)
+        guest.destroy()
+        begun_elsewhere(images, by_file.files.this_host())
+
+        def thaw(operation: Any) -> None:
+            real(operation)
+            if comes == "guest":
+                start_guest(conn, "web02", disk_xml(str(path), driver="qcow2"))
+            else:
+                write(path, "qcow2", 3)
+
+        with mock.patch(f"{UTILS}snapshot_files.thaw_name", thaw):
+            assert host.run("volume_snapshot", **{**ONE, "snapshot": "two", "kind": "internal"})["actions"][0] == "mend"
+    assert path.exists()
+
+
+def test_a_volume_that_was_written_below_its_overlay(host: Host, images: Path) -> None:
+    """What a guest wrote into the one no longer fits the other: a guest may have run on the volume itself since."""
+    host.ok("volume", pool="images", name="below", format="qcow2", capacity="16MiB")
+    host.ok("volume", **DISK["qcow2"], backing={"volume": "below", "format": "qcow2"})
+    old = write(images / "web", "qcow2", 1)
+    with connected(host.uri) as conn:
+        guest = start_guest(conn, "web01", disk_xml(f"{images}/web", driver="qcow2"))
+        snapshot(host, "one", crash_consistent=True)
+        guest.destroy()
+    new = write(images / "web@one", "qcow2", 2)
+    time.sleep(1.1)  # to the next second
+    host.ok("volume_flatten", **DISK["qcow2"])  # what no guest sees is harmless
+    assert (content(images / "web"), content(images / "web@one")) == (old, new)
+    assert listed(host)[0]["trouble"] is None
+    os.chmod(images / "web", 0o640)
+    assert listed(host)[0]["trouble"] is None
+    was = int((images / "web").stat().st_mtime)
+    time.sleep(1.1)
+    write(images / "web", "qcow2", 3)
+    for args in (REVERTED, ABSENT):
+        host.refused("volume_snapshot", "bad_snapshot", "written after it was taken", **args)
+    assert "written after it was taken" in listed(host)[0]["trouble"]
+    host.ok("volume_snapshot", check=True, **{**ONE, "snapshot": "two", "kind": "internal"})
+    with switched_off("snapshot_files:written_since", False):
+        assert host.ok("volume_snapshot", check=True, **ABSENT)["actions"] == ["remove_snapshot"]
+    subprocess.run(["touch", f"--date=@{was}", images / "web"], check=True)  # the way out for who knows better
+    host.converge("volume_snapshot", ["remove_snapshot"], **ABSENT)
+
+
+@pytest.mark.parametrize("use", ["overlay", "domain", "pool", "QEMU"])
+def test_snapshot_of_a_subvolume_in_which_somebody_is(
+    host: Host, made: Callable[[str], Path], run_root: Path, use: str
+) -> None:
+    folder = made("btrfs")
+    host.ok("volume", **DISK["raw"], capacity="8MiB")
+    snapshot(host, "one", "raw", kind="subvolume")
+    inside = folder / ".snapshots/web@one"
+    absent = {**DISK["raw"], "snapshot": "one", "state": "absent"}
+    with connected(host.uri) as conn, contextlib.ExitStack() as stack:
+        if use == "overlay":
+            make_image("qcow2", folder / "over", "8M", "-b", ".snapshots/web@one/web", "-F", "raw")
+        elif use == "domain":
+            conn.defineXML(domain_xml("web01", disk_xml(f"{inside}/web")))
+        elif use == "pool":
+            xml = f"<pool type='dir'><name>inside</name><target><path>{inside}</path></target></pool>"
+            conn.storagePoolDefineXML(xml).create()
+            disk = "<disk type='volume'><source pool='inside' volume='web'/><target dev='vda'/></disk>"
+            conn.defineXML(domain_xml("web01", disk))
+        else:
+            neighbour = stack.enter_context(Libvirtd(run_root / "neighbour"))
+            disk = disk_xml(f"{inside}/web").replace("<target", "<readonly/><target")
+            start_guest(neighbour.uri, "theirs", disk)
+        code, word = {"overlay": ("has_overlays", "images/over"), "QEMU": ("in_use", "QEMU process")}.get(
+            use, ("in_use", "'web01' (defined)")
+        )
+        host.refused("volume_snapshot", code, word, **absent)
+        with switched_off("volume_snapshot:VolumeSnapshot.require_nobody_inside"):
+            assert host.ok("volume_snapshot", check=True, **absent)["actions"] == ["remove_snapshot"]
+
+
+def test_one_inside_a_volume_whose_copies_stay(host: Host, made: Callable[[str], Path]) -> None:
+    """A snapshot of the subvolume has a copy of its own, and keeps no volume from going; a reflink beside it does."""
+    made("btrfs")
+    host.ok("volume", **DISK["raw"], capacity="1MiB")
+    snapshot(host, "sub", "raw", kind="subvolume")
+    snapshot(host, "link", "raw", kind="reflink")
+    gone = {"pool": "images", "name": "web", "state": "absent"}
+    host.refused("volume", "has_snapshots", "'link'", **gone)
+    snapshot(host, "link", "raw", state="absent")
+    host.converge("volume", ["delete"], **gone)
+
+
+# Damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"), [("flag", None), ("twice", "refcount=1 reference=2"), ("lost", "refcount=0")]
+)
+def test_tables_that_a_killed_qemu_img_left(host: Host, images: Path, damage: str, said: str | None) -> None:
+    """A flag that the reference counts contradict is put right; where two places share a cluster, nothing is done."""
+    host.ok("volume", **DISK["qcow2"], capacity="8MiB")
+    before = write(images / "web", "qcow2", 1)
+    with open(images / "web", "r+b") as file:
+        data = file.read()
+        table = int.from_bytes(data[40:48], "big")
+        second = int.from_bytes(data[table : table + 8], "big") & 0x00FFFFFFFFFFFE00
+        entries = [int.from_bytes(data[at : at + 8], "big") for at in range(second, second + 1024, 8)]
+        places = [second + 8 * number for number, one in enumerate(entries) if one]
+        if damage == "flag":
+            file.seek(places[0])
+            file.write((entries[0] & ~(1 << 63)).to_bytes(8, "big"))
+        elif damage == "twice":
+            file.seek(places[1])
+            file.write(data[places[0] : places[0] + 8])
+        else:
+            refcounts = int.from_bytes(data[48:56], "big")
+            block = int.from_bytes(data[refcounts : refcounts + 8], "big")
+            file.seek(block + 2 * ((entries[0] & 0x00FFFFFFFFFFFE00) >> 16))
+            file.write(bytes(2))
+    if said is None:
+        assert subprocess.run(["qemu-img", "check", "-q", images / "web"], check=False).returncode == 2
+        snapshot(host, "one")
+        sound(images / "web")
+        assert content(images / "web") == before
+        return
+    held = (images / "web").read_bytes()
+    host.failed("volume_snapshot", "backend_refused", said, **ONE)
+    assert (images / "web").read_bytes() == held
 
 
 # Retention

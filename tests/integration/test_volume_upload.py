@@ -10,7 +10,9 @@ import bz2
 import gzip
 import hashlib
 import http.server
+import importlib
 import lzma
+import operator
 import os
 import struct
 import subprocess
@@ -288,6 +290,8 @@ def test_from_a_server(host: Host, images: Path, scratch: Path, server: str) -> 
     sums.write_text("".join(f"{checksum(path)[7:]}  {path.name}\n" for path in (other, source)))
     wanted = {"pool": "images", "name": "a.qcow2", "source_format": "qcow2", "url_networks": ["127.0.0.0/8"]}
     wanted |= {"url": f"{server}/{source.name}", "checksum": f"sha256:{server}/SHA256SUMS"}
+    host.refused("volume_upload", "no_checksum", **wanted)  # who can change the one on its way can change the other
+    wanted |= {"validate_certs": False}
     done = host.converge("volume_upload", ["upload"], source.name, **wanted)
     assert done["checksum"] == checksum(source)
     assert (images / "a.qcow2").read_bytes() == source.read_bytes()
@@ -295,12 +299,70 @@ def test_from_a_server(host: Host, images: Path, scratch: Path, server: str) -> 
     assert seen("-f", "raw", str(images / "b.raw")) == disk()
     host.unchanged("volume_upload", **{**wanted, "name": "b.raw", "format": "raw", "replace": True})
     host.refused("volume_upload", "internal_address", **{**wanted, "name": "x", "url_networks": []})
-    host.refused("volume_upload", "no_checksum", **{**wanted, "name": "x", "checksum": None})
+    host.refused("volume_upload", "no_checksum", **{**wanted, "name": "x", "checksum": None, "validate_certs": True})
     host.refused("volume_upload", "credentials_in_url", **{**wanted, "name": "x", "url": "http://a:b@127.0.0.1/x"})
     silent = wanted["url"].replace("127.0.0.1", "127.0.0.3")
     host.failed("volume_upload", "fetch_failed", **{**wanted, "name": "x", "url": silent})
     host.failed("volume_upload", "checksum_mismatch", **{**wanted, "name": "x", "checksum": checksum(other)})
     assert sorted(os.listdir(images)) == ["a.qcow2", "b.raw"]
+
+
+def test_a_server_is_asked_once_for_what_is_compared(host: Host, images: Path, scratch: Path, server: str) -> None:
+    """What is written is what was compared, also where the server has another file by then."""
+    source = image(scratch, "qcow2")
+    host.ok("volume_upload", **upload("a.qcow2", image(scratch, "qcow2", seed=2), "qcow2"))
+    given = {"pool": "images", "name": "a.qcow2", "source_format": "qcow2", "url_networks": ["127.0.0.0/8"]}
+    given |= {"url": f"{server}/{source.name}", "checksum": checksum(source), "replace": True}
+    real, offsets = importlib.import_module(f"{UTILS}fetch").Download.request, []
+
+    def request(self: Any) -> Any:
+        offsets.append(self.offset)
+        return real(self)
+
+    with mock.patch(f"{UTILS}fetch.Download.request", request):
+        done = host.ok("volume_upload", **given)
+    assert offsets.count(0) == 1
+    assert done["transferred"]["bytes"] == source.stat().st_size
+    assert (images / "a.qcow2").read_bytes() == source.read_bytes()
+
+
+def test_a_guest_that_comes_while_the_image_comes_in(host: Host, images: Path, scratch: Path) -> None:
+    """Who uses the volume is asked again before it is overwritten."""
+    host.ok("volume_upload", **upload("a.qcow2", image(scratch, "qcow2"), "qcow2"))
+    before = (images / "a.qcow2").read_bytes()
+    wanted = upload("a.qcow2", image(scratch, "qcow2", seed=2), "qcow2", replace=True)
+    for step in ("upload:Upload.is_same", "transfer:grow_file"):
+        module, name = step.split(":")
+        real = operator.attrgetter(name)(importlib.import_module(UTILS + module))
+
+        def starting(*given: Any, real: Any = real) -> Any:
+            found = real(*given)
+            with connected(host.uri) as connection:
+                start_guest(connection, "web", disk_xml(f"{images}/a.qcow2", driver="qcow2"))
+            return found
+
+        with (
+            mock.patch(f"{UTILS}{module}.{name}", starting),
+            mock.patch(f"{UTILS}chain.image_locked", return_value=False),
+        ):
+            host.failed("volume_upload", "in_use", "'web'", **wanted, capacity="1GiB")
+        with connected(host.uri) as connection:
+            connection.lookupByName("web").destroy()
+        assert (images / "a.qcow2").read_bytes() == before
+
+
+def test_what_would_be_lost_is_not_replaced(host: Host, images: Path, scratch: Path) -> None:
+    other = image(scratch, "qcow2", seed=2)
+    host.ok("volume_upload", **upload("a.qcow2", image(scratch, "qcow2"), "qcow2"))
+    host.ok("volume_snapshot", pool="images", name="a.qcow2", format="qcow2", snapshot="one")
+    host.refused("volume_upload", "has_snapshots", **upload("a.qcow2", other, "qcow2", replace=True))
+    host.ok("secret", usage="volume", usage_name="key", value="sesame")
+    encryption = {"secret_usage": "key"}
+    luks = {"pool": "images", "name": "luks.qcow2", "format": "qcow2", "capacity": "8MiB", "encryption": encryption}
+    host.ok("volume", **luks)
+    for _each in range(2):
+        host.refused("volume_upload", "unsupported", "encrypted", **upload("luks.qcow2", other, "qcow2", replace=True))
+        host.ok("volume_info", pool="images", refresh=True)
 
 
 # into other backends
@@ -325,6 +387,12 @@ def test_rbd(host: Host, scratch: Path, ceph: Ceph) -> None:
     larger = image(scratch, "raw", seed=3, size=2 * SIZE)
     host.refused("volume_upload", "no_space", **{**upload("web01", larger, "raw", replace=True), "pool": "vms"})
     host.ok("volume", pool="vms", name="web01", state="absent")
+    for source, form, reads in ((one, "qcow2", 1), (image(scratch, "raw", seed=4), "raw", 0)):
+        with mock.patch(f"{UTILS}transfer.verify") as verify:  # Ceph checks what it is given, but no conversion
+            host.ok("volume_upload", **{**upload("web01", source, form), "pool": "vms"})
+        assert verify.call_count == reads, form
+        assert seen("-f", "raw", login) == disk(4 if form == "raw" else 1)
+        host.ok("volume", pool="vms", name="web01", state="absent")
     assert ceph.run("rbd", "ls", "rbd").split() == []
 
 

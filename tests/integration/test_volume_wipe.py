@@ -179,7 +179,7 @@ def test_next_run_completes(host: Host, images: Path, step: str, algorithm: str)
 
 
 def test_other_runs_leave_what_is_not_overwritten_yet(host: Host, images: Path) -> None:
-    with mock.patch(f"{UTILS}wipe.Wipe.overwrite", side_effect=Killed), pytest.raises(Killed):
+    with mock.patch(f"{UTILS}wipe.Wipe.erase", side_effect=Killed), pytest.raises(Killed):
         host.run("volume_wipe", **QCOW2)
     assert holds(images / LEFT)
     host.ok("volume", **{**QCOW2, "name": "other"}, capacity="8MiB", preallocation="full")

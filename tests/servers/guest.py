@@ -6,6 +6,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
@@ -59,3 +63,22 @@ def start_guest(
     domain = opened.defineXML(xml)
     domain.create()
     return domain
+
+
+def killed(guest: libvirt.virDomain) -> None:
+    """As a crash of QEMU: nothing that it holds in its memory is written."""
+    text = Path(f"/proc/{guest_pid(guest)}")
+    os.kill(guest_pid(guest), signal.SIGKILL)
+    while text.exists() and "zombie" not in (text / "status").read_text():
+        time.sleep(0.01)
+
+
+def guest_pid(guest: libvirt.virDomain) -> int:
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"guest={guest.name()},debug-threads=on".encode() in words and guest.UUIDString().encode() in words:
+            return int(entry)
+    raise AssertionError("no QEMU of it")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..backend import Backend
 from ..fields import At
+from ..identity import of_directory
 from .shared import COW, FILE_FORMATS, FILE_OPERATIONS, PERMISSIONS, VENDOR
 
 BACKEND = Backend(
@@ -25,4 +26,5 @@ BACKEND = Backend(
     build_flags={"if_blank": 0},
     makes_directory=True,
     capacity_optional=True,
+    identity=of_directory,
 )

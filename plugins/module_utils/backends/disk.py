@@ -13,6 +13,7 @@ from .. import block
 from ..backend import LIBVIRT, OPERATIONS, Backend, Native, Refused
 from ..errors import StorageError
 from ..fields import At, same_device
+from ..identity import of_devices
 from ..xmltree import get, parse
 from .shared import ONLY_RAW, PERMISSIONS, STANDS_ALONE, VENDOR, blank_device, step_by
 
@@ -91,6 +92,11 @@ def start_hint(words: str, options: dict[str, Any]) -> str:
     return ""
 
 
+def identity(thing: str, connection: Any, options: dict[str, Any], paths: list[str]) -> str:
+    """The disk itself: its partitions have no numbers of their own."""
+    return of_devices(thing, connection, options, [options["device"]])
+
+
 BACKEND = Backend(
     type="disk",
     numbered=True,
@@ -133,4 +139,5 @@ BACKEND = Backend(
     name_error=name_error,
     start_hint=start_hint,
     constants={"target/path": "/dev"},
+    identity=identity,
 )

@@ -13,6 +13,7 @@ from .. import block
 from ..backend import Backend
 from ..errors import StorageError
 from ..fields import At, same_device
+from ..identity import of_directory
 from .shared import COW, FILE_FORMATS, FILE_OPERATIONS, MOUNT_OPTIONS, PERMISSIONS, VENDOR, blank_device
 
 # Those of libvirt; btrfs is not among them, but auto mounts it.
@@ -81,4 +82,5 @@ BACKEND = Backend(
     option_error=option_error,
     start_hint=start_hint,
     capacity_optional=True,
+    identity=of_directory,
 )

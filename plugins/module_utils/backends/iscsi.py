@@ -18,6 +18,7 @@ from ..backend import Backend, rounded
 from ..commands import run
 from ..errors import StepFailed, StorageError
 from ..fields import At
+from ..identity import of_devices
 from .scsi import twins_hint
 from .shared import KEPT_BY_THE_ARRAY, LUN_OPERATIONS, PERMISSIONS, VENDOR, Iqn, auth, chap_hint, hosts, servers
 
@@ -189,4 +190,6 @@ BACKEND = Backend(
     granule=rounded(1),
     start_hint=start_hint,
     constants={"target/path": "/dev/disk/by-path"},
+    relogin="restart",
+    identity=of_devices,
 )

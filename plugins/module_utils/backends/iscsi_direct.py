@@ -47,6 +47,11 @@ def node(thing: str, connection: Any, options: dict[str, Any], path: str) -> Ite
         yield Node({**protocol, "user": login["username"], "password-secret": secret.name}, logins=(secret,))
 
 
+def identity(thing: str, connection: Any, options: dict[str, Any], paths: list[str]) -> str:
+    """The target's name, which is one in the world (RFC 7143 4.2.7.1): there is no device to ask for more."""
+    return f"iSCSI target {options['target_iqn']}"
+
+
 BACKEND = Backend(
     type="iscsi-direct",
     fields={
@@ -68,4 +73,6 @@ BACKEND = Backend(
     start_hint=start_hint,
     network_node=node,
     wiped_by=("zero",),
+    relogin="refresh",
+    identity=identity,
 )

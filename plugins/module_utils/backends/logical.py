@@ -22,6 +22,7 @@ from ..commands import run
 from ..contents import THIN_POOL, Contents, Entry, Unlisted
 from ..errors import StepFailed, StorageError
 from ..fields import At
+from ..identity import first_line
 from ..snapshots import NATIVE, Snapshot, Snapshots
 from .shared import (
     DEVICES,
@@ -281,6 +282,7 @@ MARK = "kvm.storage.snapshot"  # begins the tag of a snapshot; its volume and it
 SNAPSHOT_COLUMNS = "lv_name,lv_tags,lv_time,lv_size,origin_size,lv_snapshot_invalid,pool_lv,snap_percent"
 NEW = ".kvm.storage-revert"  # ends the name of what takes the place of a volume
 MERGE_PAUSE = 0.5  # seconds between two looks at a merge
+LONGEST_MERGE = 600.0  # seconds
 SECONDS = 'report/time_format="%s"'
 
 
@@ -360,7 +362,16 @@ def revert(label: str, connection: Any, options: dict[str, Any], volume: str, na
     if rows[own]["pool_lv"]:
         step_by(label, "revert", "lvremove", "--yes", "--", f"{group}/{volume}{OLD}")
         return
+    deadline = time.monotonic() + LONGEST_MERGE
     while own in look(options).entries:
+        if time.monotonic() > deadline:
+            raise StepFailed(
+                thing=label,
+                step="revert",
+                code="timeout",
+                reason=f"after {LONGEST_MERGE:g} s it goes on merging; 'lvs -a' shows it",
+                way_out=f"take {name!r} anew once that is done: the merge uses it up",
+            )
         time.sleep(MERGE_PAUSE)
     snapshot(label, connection, options, volume, name, int(rows[own]["lv_size"]))  # the merge has used it up
 
@@ -431,6 +442,12 @@ def start_hint(words: str, options: dict[str, Any]) -> str:
     return ""
 
 
+def identity(thing: str, connection: Any, options: dict[str, Any], paths: list[str]) -> str:
+    """The volume group's UUID, which a group of the same name on another host has not."""
+    command = ("vgs", "--noheadings", "--options", "vg_uuid", "--", options["source_name"])
+    return f"volume group {first_line(thing, 'install lvm2', *command)}"
+
+
 BACKEND = Backend(
     type="logical",
     fields={
@@ -479,4 +496,5 @@ BACKEND = Backend(
     name_error=name_error,
     start_hint=start_hint,
     constants={"target": ""},  # the path is /dev/VG, whatever stands there
+    identity=identity,
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import block
 from ..backend import Backend, rounded
+from ..identity import of_devices
 from .shared import KEPT_BY_THE_ARRAY, LUN_OPERATIONS, PERMISSIONS
 
 
@@ -30,4 +31,5 @@ BACKEND = Backend(
     granule=rounded(1),
     constants={"target/path": "/dev/mapper"},  # the only path there is
     only_one=True,
+    identity=of_devices,
 )

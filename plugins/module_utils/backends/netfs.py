@@ -11,6 +11,7 @@ from typing import Any
 from ..backend import Backend
 from ..errors import bad_value
 from ..fields import At, same_path
+from ..identity import of_directory
 from .shared import FILE_FORMATS, FILE_OPERATIONS, MOUNT_OPTIONS, PERMISSIONS, VENDOR, hosts
 
 PORTS = {"nfs": 2049, "auto": 2049, "cifs": 445, "glusterfs": 24007}
@@ -118,4 +119,5 @@ BACKEND = Backend(
     start_hint=start_hint,
     way_out=way_out,
     capacity_optional=True,
+    identity=of_directory,
 )

@@ -18,6 +18,7 @@ from ..commands import Finished, run
 from ..errors import StorageError
 from ..fields import At, Pairs
 from ..guards import DEEPEST_CHAIN
+from ..identity import first_line
 from ..snapshots import NATIVE, Snapshot, Snapshots, seconds_of
 from .shared import ONLY_RAW, SOURCE_NAME, auth, hosts, secret_value, servers
 
@@ -241,8 +242,20 @@ def parents(connection: Any, options: dict[str, Any], image: str) -> list[str]:
 
 
 def flatten(label: str, connection: Any, options: dict[str, Any], image: str) -> None:
-    """Copy what an image has of its parent; a guest may have it open, and a killed run can be done again."""
-    rbd(connection, options, image, "flatten", "--no-progress", f"{options['source_name']}/{image}")
+    """Copy what an image has of its parent; a guest may have it open, and a killed run can be done again.
+
+    A client that was killed may have noted in the object map what it had not written yet. rbd flatten leaves out what
+    stands there, and the image would have zeroes in its place; object-map rebuild lets such notes stand. A map that
+    was just enabled counts as invalid, and is not asked.
+    """
+    place = f"{options['source_name']}/{image}"
+    about = json.loads(rbd(connection, options, image, "info", "--format", "json", place).stdout)
+    maps = [one for one in ("object-map", "fast-diff") if one in about.get("features", [])]
+    for change in ("disable", "enable") if maps else ():
+        rbd(connection, options, image, "feature", change, place, *maps)
+    rbd(connection, options, image, "flatten", "--no-progress", place)
+    if maps:
+        rbd(connection, options, image, "object-map", "rebuild", "--no-progress", place)
     if parents(connection, options, image):
         raise StorageError(
             thing=label,
@@ -296,6 +309,13 @@ def unchanged_since(connection: Any, options: dict[str, Any], image: str, name: 
     return json.loads(found.stdout) == []
 
 
+def identity(thing: str, connection: Any, options: dict[str, Any], paths: list[str]) -> str:
+    """The cluster's fsid and the pool in it."""
+    with login_arguments(thing, connection, options) as (login, descriptors):
+        fsid = first_line(thing, "install ceph-common", "ceph", *login, "fsid", keep=tuple(descriptors))
+    return f"Ceph cluster {fsid}, pool {options['source_name']}"
+
+
 BACKEND = Backend(
     type="rbd",
     fields={
@@ -333,7 +353,8 @@ BACKEND = Backend(
     network_source=network_source,
     watchers=watchers,
     parents=parents,
-    landing=Landing("rbd create and rename", make, publish, discard, images, grow),
+    # messages have a CRC (ms_crc_data), and so has what BlueStore keeps (bluestore_csum_type)
+    landing=Landing("rbd create and rename", make, publish, discard, images, grow, checked=True),
     linked=linked,
     snapshots=Snapshots(
         "rbd snap",
@@ -343,4 +364,6 @@ BACKEND = Backend(
         revert=snapshot_command("rollback", "--no-progress"),
         same=unchanged_since,
     ),
+    relogin="refresh",
+    identity=identity,
 )

@@ -15,6 +15,7 @@ from .. import block
 from ..backend import Backend, rounded
 from ..errors import StorageError, bad_value
 from ..fields import At, Group
+from ..identity import of_devices
 from .shared import KEPT_BY_THE_ARRAY, LUN_OPERATIONS, PERMISSIONS, VENDOR
 
 WWN = re.compile(r"[0-9a-fA-F]{16}", re.ASCII)
@@ -230,4 +231,5 @@ BACKEND = Backend(
     start_hint=start_hint,
     schema_agrees=schema_agrees,
     constants={"target/path": STABLE},
+    identity=of_devices,
 )

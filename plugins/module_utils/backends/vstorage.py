@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..backend import Backend
 from ..fields import At
+from ..identity import of_directory
 from .shared import FILE_FORMATS, FILE_OPERATIONS, PERMISSIONS, SOURCE_NAME
 
 BACKEND = Backend(
@@ -26,4 +27,5 @@ BACKEND = Backend(
     mounts=True,
     conflicts_by=("source_name",),
     capacity_optional=True,
+    identity=of_directory,
 )

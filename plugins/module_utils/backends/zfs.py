@@ -12,6 +12,7 @@ from ..backend import LIBVIRT, OPERATIONS, Backend, Landing, Native, Refused, ro
 from ..commands import run
 from ..connection import libvirt, number
 from ..errors import StorageError
+from ..identity import first_line
 from ..snapshots import NATIVE, Snapshot, Snapshots
 from .shared import DEVICES, ONLY_RAW, PERMISSIONS, SOURCE_NAME, blank_devices, resize_by, step_by
 
@@ -293,6 +294,13 @@ def unchanged_since(connection: Any, options: dict[str, Any], name: str, tag: st
     return ask("get", "-H", "-p", "-o", "value", f"written@{tag}", f"{source}/{name}") == [["0"]]
 
 
+def identity(thing: str, connection: Any, options: dict[str, Any], paths: list[str]) -> str:
+    """The zpool's GUID and the dataset in it."""
+    pool, dummy, dataset = options["source_name"].partition("/")
+    guid = first_line(thing, "install zfsutils-linux", "zpool", "get", "-H", "-o", "value", "guid", pool)
+    return f"zpool {guid}{dataset and f', dataset {dataset}'}"
+
+
 BACKEND = Backend(
     type="zfs",
     fields={
@@ -339,4 +347,5 @@ BACKEND = Backend(
     constants={"target/path": "/dev/zvol"},  # libvirt makes it /dev/zvol/NAME, whatever stands there
     # storagepool.rng has one device for zfs where the driver builds a zpool of any number.
     schema_agrees=lambda options: len(options.get("devices", [])) < 2,
+    identity=identity,
 )

@@ -194,18 +194,21 @@ class Case:
     """An operation on one kind of pool.
 
     module   its module, and task the options.
-    there    the templates that stand in the pools before, by pool/name.
+    there    the templates that stand in the pools before, by pool/name; see Site.make_image() for those of Ceph.
     target   pool/name of what is made or changed, and form its format.
     between  what the target may be after an interruption: ABSENT, MARKED, "old" or "new"; "any" is for a content that
              was given up by name.
     holds    the raw template whose content a guest sees in the target in the end, empty for nothing but zeroes.
     steps    how many moments a whole run has at the least.
-    again    whether a whole target is done again by the next run, which a wipe is.
+    again    whether a whole target is done again by the next run, as a wipe is, and what Ceph has rolled back twice.
     needs    the server besides libvirtd.
     domain   whether a domain that is off has the one disk of there.
     compared whether what was written is compared with its source.
     gap      the checksum of what the target holds between its making by libvirt and its mark: GAP, if it is in between.
     soak     whether it is left to the long form.
+    part     how much of the work of a tool is met. rbd flatten lets the snapshot go before the image lets go of it, and
+             what is killed between the two, at its end, is an image that Ceph can't open any more.
+    most     how many points it has in the short form, if it takes long.
     """
 
     module: str
@@ -222,6 +225,8 @@ class Case:
     compared: bool = False
     gap: str = ""
     soak: bool = False
+    part: float = 1.0
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -247,7 +252,8 @@ class Images:
         import rbd
 
         self.rbd = rbd
-        self.cluster = rados.Rados(conffile=str(ceph.conf), conf={"keyring": str(ceph.keyring())}, rados_id="admin")
+        conf = {"keyring": str(ceph.keyring()), "rbd_default_clone_format": "2"}
+        self.cluster = rados.Rados(conffile=str(ceph.conf), conf=conf, rados_id="admin")
         self.cluster.connect(timeout=60)
         self.pool = self.cluster.open_ioctx("rbd")
 
@@ -262,6 +268,22 @@ class Images:
         self.rbd.RBD().create(self.pool, name, len(data))
         with self.rbd.Image(self.pool, name) as image:
             image.write(data, 0)
+
+    def make_clone(self, name: str, parent: str, written: bytes) -> None:
+        """A clone with something of its own; the snapshot that it stands on goes with it."""
+        with self.rbd.Image(self.pool, parent) as image:
+            image.create_snap("below")
+            self.rbd.RBD().clone(self.pool, parent, "below", self.pool, name)
+            image.remove_snap("below")
+        self.write(name, written)
+
+    def write(self, name: str, written: bytes) -> None:
+        with self.rbd.Image(self.pool, name) as image:
+            image.write(written, 2 * MIB)
+
+    def snapshot(self, name: str, snapshot: str) -> None:
+        with self.rbd.Image(self.pool, name) as image:
+            image.create_snap(snapshot)
 
     def remove(self, name: str) -> None:
         """Who was killed is taken for alive for a while."""
@@ -487,7 +509,18 @@ class Site:
             self.images.remove(name)
         for name, template in {**wanted, ELSEWHERE: "small.raw"}.items():
             if name not in there or name not in kept:
-                self.images.make(name, (self.templates / template).read_bytes())
+                self.make_image(name, template)
+
+    def make_image(self, name: str, template: str) -> None:
+        """A template, or base+clone, or base@one: a clone of it or itself with a snapshot, and then written."""
+        written = (self.templates / "small.raw").read_bytes()
+        if template == "base+clone":
+            self.images.make_clone(name, "base", written)
+            return
+        self.images.make(name, (self.templates / template.replace("base@one", "base.raw")).read_bytes())
+        if template == "base@one":
+            self.images.snapshot(name, "one")
+            self.images.write(name, written)
 
     def put_partition(self, case: Case) -> None:
         assert self.disk is not None

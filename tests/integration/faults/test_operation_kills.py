@@ -69,6 +69,27 @@ CASES = {
         "vms/new",
         needs="ceph",
     ),
+    "flatten in rbd": Case(
+        "volume_flatten",
+        {"pool": "vms", "name": "over"},
+        {"vms/base": "base.raw", "vms/over": "base+clone"},
+        "vms/over",
+        between=("old", "new"),
+        holds="over.raw",
+        needs="ceph",
+        part=0.6,
+        most=2,
+    ),
+    "revert in rbd": Case(  # which Ceph does object by object
+        "volume_snapshot",
+        {"pool": "vms", "name": "kept", "snapshot": "one", "state": "reverted"},
+        {"vms/kept": "base@one"},
+        "vms/kept",
+        between=("any",),
+        again=True,
+        needs="ceph",
+        most=2,
+    ),
     "clone into a partition": Case(
         "volume_clone",
         clone("parts/PART1", {**BASE, "verify": True}, capacity="9MiB"),
@@ -244,6 +265,8 @@ SHORT = {
     "wipe a raw file": 1,
     "upload in place of another": 3,
     "rename": 3,
+    "flatten in rbd": 2,
+    "revert in rbd": 2,
 }
 LONG = {"wipe a raw file": 5, "rename": 4, "shrink a raw file": 3}
 LEAST = LONG if SOAK else SHORT
@@ -315,6 +338,7 @@ def points(name: str, known: Whole) -> list[Point]:
     case, chance = CASES[name], random.Random(f"{SEED} {name}")
     moments = range(1, len(known.moments) + 1)
     inside = [one for one in known.hurts if one.call != "sendmsg" or one.nth > 2]
+    inside = [replace(one, nth=max(1, int(one.nth * case.part))) for one in inside]
     writes = [one for one in inside if one.call in ("pwrite64", "pwritev", "sendmsg")]
     found: list[Point] = []
     if writes:
@@ -344,7 +368,8 @@ def points(name: str, known: Whole) -> list[Point]:
     rest += [Point("the disk is full", left=left) for left in sample(chance, range(0, 8 * MIB, 64 << 10), SOME)]
     rest += [Point("libvirtd is killed", at) for at in sample(chance, moments, SOME // 2)]
     rest = [one for one in dict.fromkeys(rest) if one not in found]
-    return found + sample(chance, rest, max(MOST - len(found), 1))
+    found += sample(chance, rest, max(MOST - len(found), 1))
+    return found if SOAK else found[: case.most]
 
 
 def server_points(case: Case, known: Whole, chance: random.Random) -> list[Point]:

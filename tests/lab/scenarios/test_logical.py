@@ -92,6 +92,8 @@ def test_from_birth_to_removal(group: LvmHost) -> None:
     before = group.state()
     group.converge("volume", ["create"], "capacity:", **volume("web-01", capacity="5000001", format="raw"))
     assert size_of(f"{GROUP}/web-01") == 8 * MIB
+    (found,) = group.ok("pool_info", identity=True)["pools"]
+    assert found["identity"] == f"volume group {said('vgs', '--noheadings', '-o', 'vg_uuid', GROUP)}"
     group.converge("volume", ["resize"], "capacity:", **volume("web-01", capacity="9000001"))
     assert size_of(f"{GROUP}/web-01") == 12 * MIB
     base = {"volume": "web-01", "format": "raw"}

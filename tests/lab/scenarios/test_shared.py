@@ -140,3 +140,34 @@ def test_without_the_guard_the_disk_is_lost(host: Host, other: Other) -> None:
     guest.destroy()
     assert result["actions"] == ["delete"], result
     assert on(STORAGE, "ls /srv/nfs-squash") == ""
+
+
+def test_one_storage_is_told_from_another(host: Host, other: Other) -> None:
+    """Both hosts have a pool of each kind under one name; only what both really have is told in the same words."""
+    nfs = {"path": MOUNT, "hosts": [{"name": STORAGE}], "source_format": "nfs", "wait_timeout": 60}
+    export, squashed = (facts()["nfs"][name] for name in ("export", "squashed"))
+    ceph = {"source_name": "vms", "hosts": [{"name": STORAGE}], "auth": {"username": "vms", "secret_usage": "vms"}}
+    secret = {
+        "usage": "ceph",
+        "usage_name": "vms",
+        "value": on(STORAGE, "awk '/key/ {print $3}' /etc/kvm-lab/ceph.keyring"),
+    }
+    luns = {"hosts": [{"name": STORAGE}], "target_iqn": facts()["iscsi"]["open"], "path": "/dev/disk/by-path"}
+    cases: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
+        "one export": ("pool_netfs", {**nfs, "source_path": export}, {}, True),
+        "two exports": ("pool_netfs", {**nfs, "source_path": export}, {"source_path": squashed}, False),
+        "a directory of each": ("pool_dir", {"path": "/srv/lab/own"}, {}, False),
+        "one target": ("pool_iscsi", luns, {}, True),
+        "one cluster": ("pool_rbd", ceph, {}, True),
+    }
+    for end in (host, other):
+        end.ok("secret", **secret)
+    for case, (module, pool, differs, same) in cases.items():
+        host.ok(module, name="shared", **pool)
+        other.ok(module, name="shared", **{**pool, **differs})
+        asked: dict[str, Any] = {"names": ["shared"], "identity": True}
+        (here,), (there,) = (end.run("pool_info", **asked)["pools"] for end in (host, other))
+        assert here["identity"] and there["identity"], (case, here["identity_unknown"], there["identity_unknown"])
+        assert (here["identity"] == there["identity"]) is same, (case, here["identity"], there["identity"])
+        for end in (host, other):
+            end.ok(module, **GONE)

@@ -25,8 +25,8 @@ def zfs(*argv: str) -> str:
     return subprocess.run(["zfs", *argv], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def zpool(*argv: str) -> None:
-    subprocess.run(["zpool", *argv], capture_output=True, check=True)
+def zpool(*argv: str) -> str:
+    return subprocess.run(["zpool", *argv], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def zpools() -> str:
@@ -69,6 +69,8 @@ def test_life_of_a_dataset(host: Host, tank: Disks) -> None:
     host.converge("pool_zfs", ["define", "build", "start"], build="if_blank", **VMS)
     host.ok("volume", pool="data", name="web01", capacity="1MiB")
     assert zfs("list", "-H", "-o", "name", "-t", "volume") == "tank/vms/web01"
+    (told,) = host.ok("pool_info", identity=True)["pools"]
+    assert told["identity"] == f"zpool {zpool('get', '-Hpo', 'value', 'guid', 'tank')}, dataset vms"
     zfs("create", "-V", "1M", "tank/vms.other")
     host.converge("pool_zfs", ["stop", "delete_storage", "undefine"], delete_data=True, **GONE)
     assert zfs("list", "-H", "-o", "name").split() == ["tank", "tank/vms.other"], "what is beside it stays"

@@ -187,3 +187,23 @@ def test_a_file_that_nobody_here_may_read_blinds_the_guard(monkeypatch: pytest.M
     with pytest.raises(StorageError, match="neither root nor its owner") as caught:
         chain.image_locked("/srv/share/disk.raw")
     assert caught.value.code == "guard_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("/srv/base", "/srv/base"),
+        ("base", "/pool/base"),
+        ("../other/base", "/pool/../other/base"),
+        ("file:/srv/base", "/srv/base"),
+        ('json:{"driver":"qcow2","file":{"driver":"file","filename":"/srv/base"}}', "/srv/base"),
+        ('json:{"driver":"qcow2","file.filename":"/srv/base"}', "/srv/base"),
+        ('json:{"driver":"raw","file":{"driver":"qcow2","file":{"filename":"base"}}}', "/pool/base"),
+        ('json:{"driver":"null-co"}', '/pool/json:{"driver":"null-co"}'),
+        ("json:[1]", "/pool/json:[1]"),
+        ("json:{", "/pool/json:{"),
+        ("json:" + "[" * 1000, "/pool/json:" + "[" * 1000),
+    ],
+)
+def test_what_a_header_means_by_the_name_of_its_base(name: str, path: str) -> None:
+    assert chain.base_of("/pool", name) == path

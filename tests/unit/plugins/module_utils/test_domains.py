@@ -10,6 +10,7 @@ import pytest
 
 from ansible_collections.kvm.storage.plugins.module_utils import domains, xmltree
 from ansible_collections.kvm.storage.plugins.module_utils.domains import Place
+from ansible_collections.kvm.storage.plugins.module_utils.errors import StorageError
 
 RBD = {
     "protocol": "rbd",
@@ -60,9 +61,7 @@ def plain(text: str) -> str:
             id="file",
         ),
         pytest.param(
-            FILE.format(
-                " startupPolicy='optional'", "<slices><slice type='storage' offset='1' size='2'/></slices>", ""
-            ),
+            FILE.format(" startupPolicy='optional'", "<reservations managed='yes'/>", ""),
             TO_FILE,
             "raw",
             True,
@@ -166,3 +165,55 @@ WHOLE = "<domain><name>web</name><devices>{}</devices></domain>"
 def test_disks(disk: str, path: str, found: int, elsewhere: bool) -> None:
     mine, other = domains.disks(xmltree.parse(WHOLE.format(disk)), "images", "a", path, local=False)
     assert (len(mine), other) == (found, elsewhere)
+
+
+SLICES = "<slices><slice type='storage' offset='1048576' size='1048576'/></slices>"
+CHAIN = "<backingStore type='file'><format type='raw'/><source file='/b'>{}</source></backingStore>"
+
+
+class Domain:
+    """One definition, with or without a saved state."""
+
+    def __init__(self, disk: str, saved: bool) -> None:
+        self.text, self.saved = WHOLE.format(disk), saved
+
+    def isPersistent(self) -> bool:  # noqa: N802  libvirt's names
+        return True
+
+    def XMLDesc(self, flags: int) -> str:  # noqa: N802
+        return self.text
+
+    def name(self) -> str:
+        return "web"
+
+    def hasManagedSaveImage(self, flags: int) -> bool:  # noqa: N802
+        return self.saved
+
+
+class Connection:
+    local = False
+
+    def __init__(self, *domains: Domain) -> None:
+        self.domains = lambda: list(domains)
+
+
+@pytest.mark.parametrize(
+    ("disk", "saved", "word"),
+    [
+        pytest.param(FILE.format("", "", ""), False, "", id="plain"),
+        pytest.param(FILE.format("", SLICES, ""), False, "slices", id="a part of the file"),
+        pytest.param(BLOCK.replace("/dev/vg/a", "/srv/a").replace("'/><t", f"'>{SLICES}</source><t"), False, "slices"),
+        pytest.param(FILE.format("", "", CHAIN.format(SLICES)), False, "", id="a part of what it stands on"),
+        pytest.param(FILE.format("", "", "").replace("/srv/a", "/srv/b"), True, "", id="another disk"),
+        pytest.param(FILE.format("", "", ""), True, "saved state", id="saved"),
+        pytest.param(FILE.format("", "", CHAIN.format("").replace("'/b'", "'/srv/a'")), False, "other than a disk"),
+    ],
+)
+def test_definitions_that_can_not_follow(disk: str, saved: bool, word: str) -> None:
+    found = domains.defined(Connection(Domain(disk, saved)), "images", "a", "/srv/a")
+    if not word:
+        domains.refuse_unchangeable("volume 'images/a'", found)
+        return
+    with pytest.raises(StorageError, match=word) as caught:
+        domains.refuse_unchangeable("volume 'images/a'", found)
+    assert caught.value.code == "in_use"

@@ -147,6 +147,7 @@ def test_a_file_is_got_whole():
         ("file:///etc/shadow", "bad_url"),
         ("/etc/shadow", "bad_url"),
         ("https:///disk", "bad_url"),
+        ("https://example.org/d\u00efsk", "bad_url"),
         ("https://example.org:99999/", "bad_url"),
         ("https://[::1/", "bad_url"),
         ("https://example.org/a b", "bad_url"),
@@ -264,6 +265,21 @@ def test_credentials_stay_with_their_server():
         assert got(server.url("/0"), **login) == DATA
         has = [(path, "Authorization" in headers) for path, headers in server.asked + other.asked]
         assert has == [("/0", True), ("/1", True), ("/3", False), ("/2", False)]
+
+
+def test_the_list_of_checksums_of_another_server_gets_no_credentials():
+    """The login is that of the server that has the image."""
+    text = f"{SUM}  disk.raw\n".encode()
+    login = rules(username="me", password="word")
+
+    def lists(server):
+        return f"sha256:{server.url('/SHA256SUMS')}"
+
+    pages = {"/SHA256SUMS": lambda handler: answer(handler, 200, body=text)}
+    with serving(pages) as own, serving(pages) as other:
+        for server, told in ((own, True), (other, False)):
+            assert fetch.checksum("image", lists(server), "disk.raw", login, own.url("/disk.raw"))[1] == SUM
+            assert ["Authorization" in headers for dummy, headers in server.asked] == [told]
 
 
 def test_https_never_falls_to_http(certificate):

@@ -59,6 +59,23 @@ def test_what_is_swept(tmp_path: Path, name: str, stays: bool) -> None:
         assert (tmp_path / name).exists() is stays
 
 
+def test_identity(tmp_path: Path) -> None:
+    """It changes with what is written, and with what takes the file's place; not with who reads it or may read it."""
+    path, other = tmp_path / "disk", tmp_path / "other"
+    path.write_bytes(b"one")
+    os.utime(path, ns=(5, 7))
+    was = files.identity(str(path))
+    path.read_bytes()
+    path.chmod(0o640)
+    assert files.identity(str(path)) == was
+    path.write_bytes(b"two")
+    assert files.identity(str(path)) != was
+    other.write_bytes(b"one")
+    os.utime(other, ns=(5, 7))
+    os.replace(other, path)
+    assert files.identity(str(path)) != was
+
+
 def test_two_at_once_in_one_run(tmp_path: Path) -> None:
     with files.hidden(str(tmp_path)) as one, files.hidden(str(tmp_path)) as other:
         assert one != other

@@ -105,7 +105,7 @@ def test_a_copy_has_the_content_the_size_and_the_holes(tmp_path, monkeypatch, pi
     target = fresh(tmp_path / "target")
     told = []
     with streams.Hashing(*names) as hashing:
-        copied = streams.copy(source, streams.Target(target, blank=True), hashing, told.append)
+        copied = streams.copy(source, streams.Target(target), hashing, told.append)
         digests = hashing.finish()
     content = (tmp_path / "source").read_bytes()
     assert (copied, sum(told)) == (size, size)
@@ -118,36 +118,17 @@ def test_a_copy_has_the_content_the_size_and_the_holes(tmp_path, monkeypatch, pi
 def test_zeros_that_were_written_become_holes(tmp_path):
     source = sparse(tmp_path / "source", [(0, bytes(4 * MIB) + NOISE + bytes(4 * MIB))], 12 * MIB)
     target = fresh(tmp_path / "target")
-    size = streams.pour("image", streams.blocks_of(streams.reader(source)), streams.Target(target, blank=True))
+    size = streams.pour(streams.blocks_of(streams.reader(source)), streams.Target(target))
     assert size == 12 * MIB
     assert (tmp_path / "target").read_bytes() == (tmp_path / "source").read_bytes()
     assert os.fstat(target).st_blocks * 512 <= len(NOISE) + 2 * streams.PAGE
 
 
-def test_what_is_overwritten_in_place_gets_its_zeros_and_its_beginning_last(tmp_path, monkeypatch):
-    """Not a new file: old bytes show wherever a zero is left out."""
-    (tmp_path / "target").write_bytes(b"\xff" * (16 * MIB))
-    target = os.open(tmp_path / "target", os.O_RDWR)
-    source = sparse(tmp_path / "source", [(0, NOISE), (9 * MIB, b"there")], 12 * MIB)
-    seen = []
-    real = os.fsync
-
-    def looking(descriptor):
-        seen.append(os.pread(descriptor, 4, 0))
-        real(descriptor)
-
-    monkeypatch.setattr(streams.os, "fsync", looking)
-    with streams.Hashing() as hashing:
-        streams.copy(source, streams.Target(target, blank=False, hold=streams.HEAD), hashing)
-    assert seen == [bytes(4), bytes(4), NOISE[:4]]
-    assert (tmp_path / "target").read_bytes() == (tmp_path / "source").read_bytes()
-
-
 def test_a_source_that_shrinks_is_an_error(tmp_path):
     source = sparse(tmp_path / "source", [(0, NOISE)], len(NOISE))
+    target = streams.Target(fresh(tmp_path / "target"))
     with streams.Hashing("sha256") as hashing, pytest.raises(OSError, match="too early"):
-        target = streams.Target(fresh(tmp_path / "target"), blank=True)
-        streams.copy(source, target, hashing, size=len(NOISE) + MIB)
+        streams.copy(source, target, hashing, lambda count: os.truncate(tmp_path / "source", count))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -242,12 +223,19 @@ def test_a_stream_that_is_given_up_ends_its_command():
     assert subprocess.run(["pgrep", "-P", str(os.getpid()), "-x", "zstd"], check=False).returncode == 1
 
 
-def test_the_room_of_a_device_is_a_limit(tmp_path):
-    target = streams.Target(fresh(tmp_path / "target"), blank=True)
-    target.room = MIB
-    with pytest.raises(StorageError) as caught:
-        streams.pour("image", streams.blocks_of(reading(NOISE)), target)
-    assert caught.value.code == "no_space"
+def test_file_system_that_does_not_tell_of_holes(monkeypatch):
+    """All of it is data then."""
+    descriptor, seek = os.memfd_create("disk"), os.lseek
+
+    def blind(descriptor, offset, whence):
+        if whence == os.SEEK_DATA:
+            raise OSError(22, "Invalid argument")
+        return seek(descriptor, offset, whence)
+
+    monkeypatch.setattr(os, "lseek", blind)
+    os.ftruncate(descriptor, 5000)
+    assert list(streams.extents(descriptor, 5000)) == [("data", 0, 5000)]
+    os.close(descriptor)
 
 
 def test_runs_are_whole_pages():

@@ -12,7 +12,7 @@ import struct
 
 import pytest
 
-from ansible_collections.kvm.storage.plugins.module_utils import commands, snapshot_files, volume_snapshot
+from ansible_collections.kvm.storage.plugins.module_utils import commands, qemu_img, snapshot_files, volume_snapshot
 from ansible_collections.kvm.storage.plugins.module_utils.backends import logical, rbd, zfs
 from ansible_collections.kvm.storage.plugins.module_utils.errors import StorageError
 from ansible_collections.kvm.storage.plugins.module_utils.snapshots import INTERNAL, Snapshot, seconds_of
@@ -70,7 +70,7 @@ def test_a_plan_tells_what_goes():
         ({"snapshot": "kvm.storage-immutable"}, "bad_name"),
         ({"keep": {"last": 0, "daily": None}, "prefix": "p"}, "bad_value"),
         ({"keep": {"last": -1}, "prefix": "p"}, "bad_value"),
-        ({"keep": {"last": 1}, "prefix": ""}, "bad_value"),
+        *(({"keep": {"last": 1}, "prefix": one}, "bad_value") for one in ["", "k", "kvm.storage", "kvm.storage-im"]),
         ({"keep": {"last": 1}, "prefix": "p", "state": "absent", "snapshot": "a"}, "bad_value"),
     ],
 )
@@ -367,6 +367,86 @@ def test_names_that_lvm_can_hold(volume, name, wrong):
     assert bool(logical.snapshot_error(volume, name)) is wrong
 
 
+# damage
+
+FLAG = "ERROR OFLAG_COPIED data cluster: l2_entry=50000 refcount=1\n"
+DOUBLE = "ERROR cluster 5 refcount=1 reference=2\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "mended"),
+    [
+        (0, "No errors were found on the image.\n", False),
+        (3, "Leaked cluster 6 refcount=1 reference=0\n", False),
+        (63, "", False),  # a format that has no check
+        (2, f"{FLAG}{FLAG}\n2 errors were found on the image.\n", True),
+        (2, f"{FLAG}Leaked cluster 6 refcount=1 reference=0\n", True),
+        (2, f"{DOUBLE}{FLAG}", None),
+        (2, DOUBLE, None),
+        (2, "2 errors were found on the image.\n", None),
+        (1, "qemu-img: Check failed: Invalid argument\n", None),
+    ],
+)
+def test_what_of_a_damaged_qcow2_is_mended(monkeypatch, code, said, mended):
+    """A flag that the reference counts contradict, and nothing else: a repair of more would guess."""
+    ran = []
+
+    def run_command(argv, **options):
+        ran.append("-r" in argv)
+        return (0, "", "") if ran[-1] else (code, said, "")
+
+    monkeypatch.setattr(commands, "runner", run_command)
+    node = qemu_img.Node({"driver": "file", "filename": "/srv/web"}, "qcow2", path="/srv/web")
+    if mended is None:
+        with pytest.raises(StorageError):
+            qemu_img.mend(LABEL, node)
+    else:
+        qemu_img.mend(LABEL, node)
+    assert ran == ([False, True] if mended else [False])
+
+
+# an overlay and the volume below it
+
+
+def overlay_on(tmp_path, **more):
+    """A volume last written at 1000, and an overlay whose mark has more; their paths."""
+    web, upper = tmp_path / "web", tmp_path / "web@one"
+    for path in (web, upper):
+        path.write_bytes(b"x")
+    os.utime(web, (5, 1000.75))
+    mark(upper, **{"web@one": {"role": "overlay", "time": 900, "size": 1, **more}})
+    return str(web), str(upper)
+
+
+@pytest.mark.parametrize(
+    ("more", "written"),
+    [
+        ({"base": 1000}, False),
+        ({"base": 999}, True),
+        ({"base": 1001}, True),  # an older state of it was brought back
+        ({"base": 999, "merging": True}, False),  # by its own removal
+        ({}, False),  # of which nothing is known
+        ({"base": "1000"}, False),
+    ],
+)
+def test_whether_a_volume_was_written_below_its_overlay(tmp_path, more, written):
+    web, upper = overlay_on(tmp_path, **more)
+    assert snapshot_files.written_since(upper, web) is written
+
+
+@pytest.mark.parametrize(("base", "after"), [(1000, 2000), (999, 999)])
+def test_what_no_guest_sees_is_no_writing(tmp_path, base, after):
+    """But it does not hide what was written before."""
+    web, upper = overlay_on(tmp_path, base=base)
+    with snapshot_files.content_kept(LABEL, web):
+        os.utime(web, (5, 2000))
+    assert snapshot_files.marked(upper)["base"] == after
+    web, upper = overlay_on(tmp_path)
+    with snapshot_files.content_kept(LABEL, web):
+        os.utime(web, (5, 2000))
+    assert "base" not in snapshot_files.marked(upper)
+
+
 # guests
 
 
@@ -391,6 +471,20 @@ class Guest:
 
     def fsThaw(self, points, flags):
         self.asked.append("thaw")
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ("<disk><source file='/srv/R&amp;D/web@one'/></disk>", True),
+        ("<disk><source file='/srv/R&amp;D/web@one.old'/></disk>", False),
+        ("<disk><source file='/srv/other'/></disk><channel name='/srv/R&amp;D/web@one'/>", False),
+    ],
+)
+def test_whether_a_guest_has_a_file(text, has):
+    thing = frozen(Guest())
+    thing.guest.domain.XMLDesc = lambda flags: f"<domain><devices>{text}</devices></domain>"
+    assert thing.uses_of_now("/srv/R&D/web@one") is has
 
 
 def frozen(guest, **wish):

@@ -54,20 +54,6 @@ def test_zero_reaches_every_byte_and_fills_no_hole(places, odd):
         os.close(descriptor)
 
 
-def test_file_system_that_does_not_tell_of_holes(monkeypatch):
-    """All of it is written then."""
-    descriptor, seek = os.memfd_create("disk"), os.lseek
-
-    def blind(descriptor, offset, whence):
-        if whence == os.SEEK_DATA:
-            raise OSError(22, "Invalid argument")
-        return seek(descriptor, offset, whence)
-
-    monkeypatch.setattr(os, "lseek", blind)
-    assert list(wipe.extents(descriptor, 5000)) == [(0, 5000)]
-    os.close(descriptor)
-
-
 @pytest.mark.parametrize(
     ("data", "options"),
     [
