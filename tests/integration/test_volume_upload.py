@@ -133,12 +133,12 @@ def test_compressed(host: Host, images: Path, scratch: Path, suffix: str, pack: 
 
 
 def test_it_is_as_sparse_as_its_source_and_grows(host: Host, images: Path, scratch: Path) -> None:
-    source = raw_image(scratch / "large.raw", size=1 << 30)
+    source = raw_image(scratch / "large.raw", size=1 << 28)
     permissions = {"mode": "0640"}
-    wanted = upload("large.raw", source, "raw", capacity="2GiB", permissions=permissions, checksum=checksum(source))
+    wanted = upload("large.raw", source, "raw", capacity="512MiB", permissions=permissions, checksum=checksum(source))
     host.converge("volume_upload", ["upload"], **wanted)
     found = (images / "large.raw").stat()
-    assert (found.st_size, found.st_blocks, found.st_mode & 0o777) == (2 << 30, source.stat().st_blocks, 0o640)
+    assert (found.st_size, found.st_blocks, found.st_mode & 0o777) == (512 * MIB, source.stat().st_blocks, 0o640)
     assert seen("-f", "raw", str(images / "large.raw")) == disk()
     host.refused("volume_upload", "would_shrink", **upload("small.raw", source, "raw", capacity="1MiB"))
 

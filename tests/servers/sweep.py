@@ -131,7 +131,7 @@ def kill(processes: list[Process], how: signal.Signals = signal.SIGKILL, timeout
     """End the processes and wait until they are gone; the pidfd keeps the number from changing hands meanwhile."""
     waiting: dict[int, Process] = {}
     for process in reversed(processes):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # ENOENT: a thread has its number by now
             handle = os.pidfd_open(process.pid)
             if alive(process):
                 signal.pidfd_send_signal(handle, how)

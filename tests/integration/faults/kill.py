@@ -42,7 +42,7 @@ SYSTEM = frozenset(
     + ["rmdir", "fork_exec", "_fork_exec"]
 )
 # These have many uses; only the ones in these functions change something.
-WITHIN = {"ioctl": "set_immutable", "open": "_mkstemp_inner"}
+WITHIN = {"ioctl": "set_flags", "open": "_mkstemp_inner"}
 
 
 def changes(call: Any, frame: Any) -> bool:
