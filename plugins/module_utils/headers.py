@@ -415,6 +415,7 @@ def qed(found: Inspected, read: Reader, head: bytes) -> None:
 
 AT_END = 2**64 - 1
 DESCRIPTOR_AT, DESCRIPTOR_SECTORS, MOST_DESCRIPTOR = 512, 20, 64 * KIB  # where QEMU looks for the parent's name
+CID_DIGITS = 8  # at most, of the number by which a VMDK tells its content
 EXTENT = re.compile(
     rb"^[ \t]*(?:RW|RDONLY|NOACCESS)\s+(\d{1,18})\s+([A-Z0-9]{1,20})(?:\s+\"([^\"\n]*)\")?",
     re.MULTILINE | re.IGNORECASE,
@@ -489,13 +490,23 @@ def vmdk_footer(found: Inspected, read: Reader) -> bytes | None:
     return footer[SECTOR : 2 * SECTOR]
 
 
+def ends_at_nul(text: bytes) -> bool:
+    """Whether nothing follows a descriptor's first NUL but what QEMU itself leaves there.
+
+    It writes the text again with another CID, of up to 7 digits less, and not over the last letters of the old one;
+    those are the last letters of the new one too.
+    """
+    kept, dummy, rest = text.rstrip(b"\0").partition(b"\0")
+    return not rest or (len(rest) < CID_DIGITS - 1 and kept.endswith(rest))
+
+
 def vmdk_embedded(found: Inspected, read: Reader, sector: int, sectors: int) -> None:
     """The descriptor in a sparse extent, which must be where every tool looks for it and name nothing else."""
     if sector * SECTOR != DESCRIPTOR_AT or sectors * SECTOR > MOST_DESCRIPTOR:
         what = "external_extents" if not sector else "bad_header"
         found.bad(f"{sectors} sectors of descriptor at sector {sector} are not what a single file has", what)
     described = read.at(DESCRIPTOR_AT, max(min(sectors * SECTOR, MOST_DESCRIPTOR), DESCRIPTOR_SECTORS * SECTOR))
-    if described[: sectors * SECTOR].rstrip(b"\0").count(b"\0"):
+    if not ends_at_nul(described[: sectors * SECTOR]):
         found.bad("its descriptor goes on behind a NUL, where some tools stop reading")
     extents = vmdk_descriptor(found, described)
     if found.variant.lower() not in SPARSE_TYPES:

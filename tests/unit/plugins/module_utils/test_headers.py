@@ -14,6 +14,7 @@ import json
 import lzma
 import os
 import random
+import re
 import struct
 import subprocess
 
@@ -413,6 +414,17 @@ DESCRIPTORS = [
     (b"version=1", b"version=\0", "bad_header"),
     (b"# Extent", b'createType="monolithicFlat"\n# Extent', "external_extents"),
 ]
+
+
+@pytest.mark.parametrize(("shown", "left", "code"), [(3, b"", ""), (6, b"", ""), (3, b"\nx", "bad_header")])
+def test_what_qemu_leaves_of_a_longer_descriptor(spoilers, shown, left, code):
+    """It writes another CID of fewer digits, a NUL at the end, and not over what stood behind that."""
+    image = spoilers("vmdk")
+    before = os.pread(image.fd, 20 * 512, 512)
+    text = re.sub(rb"(?m)^CID=.*$", b"CID=12345678", before.rstrip(b"\0"))
+    shorter = text.replace(b"CID=12345678", b"CID=12345678"[: 4 + shown]) + b"\0"
+    image.write(512, (shorter + text[len(shorter) :] + left).ljust(20 * 512, b"\0"))
+    assert codes(inspect(image.fd), "vmdk") == ([code] if code else [])
 
 
 @pytest.mark.parametrize(("old", "new", "code"), DESCRIPTORS)
