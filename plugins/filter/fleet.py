@@ -12,7 +12,9 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-FLEET_KEYS = frozenset(("only_on", "prepare", "purpose", "shared"))
+FLEET_KEYS = frozenset(("disabled", "only_on", "prepare", "purpose", "shared"))
+OUT_OF_USE = {"state": "inactive", "autostart": False}  # of a pool that is disabled; what it holds stays
+ISO, IMAGES = "iso", "images"  # what a volume is for that does not say so, by its name
 
 COLUMNS = ("HOST", "ITEM", "DESIRED", "FOUND", "DRIFT", "FIX")
 WIDEST = 48  # characters of what is desired or found
@@ -38,14 +40,56 @@ def for_host(items: Any, host: str, groups: Mapping[str, Iterable[str]]) -> list
     """The items that are meant for a host, without the keys that only fleets know."""
     if not isinstance(items, (list, tuple)):
         raise AnsibleFilterError("for_host: a list of items is needed")
+    return [without_fleet_keys(item) for item in meant(items, host, groups)]
+
+
+def meant(items: Iterable[Any], host: str, groups: Mapping[str, Iterable[str]]) -> list[Any]:
+    """The items that are meant for a host, as they are."""
     known = {*groups, *(name for members in groups.values() for name in members), host}
-    return [
-        item
-        if not isinstance(item, Mapping) or FLEET_KEYS.isdisjoint(item)
-        else {key: value for key, value in item.items() if key not in FLEET_KEYS}
-        for item in items
-        if is_meant(item, host, groups, known)
-    ]
+    return [item for item in items if is_meant(item, host, groups, known)]
+
+
+def without_fleet_keys(item: Any) -> Any:
+    """An item as the layout takes it."""
+    if not isinstance(item, Mapping) or FLEET_KEYS.isdisjoint(item):
+        return item
+    if item.get("disabled") and "type" not in item:
+        raise AnsibleFilterError("for_host: disabled is for pools; take a volume or a secret out by only_on")
+    kept = {key: value for key, value in item.items() if key not in FLEET_KEYS}
+    return {**kept, **OUT_OF_USE} if item.get("disabled") else kept
+
+
+def volumes_for_host(volumes: Any, pools: Any, host: str, groups: Mapping[str, Iterable[str]]) -> list[Any]:
+    """The volumes that are meant for a host, without those of pools that are out of use there."""
+    for items in (volumes, pools):
+        if not isinstance(items, (list, tuple)):
+            raise AnsibleFilterError("volumes_for_host: a list of volumes and one of pools are needed")
+    declared = {item["name"]: item for item in meant(pools, host, groups) if is_named(item)}
+    found = []
+    for volume in meant(volumes, host, groups):
+        pool = declared.get(volume.get("pool"), {}) if isinstance(volume, Mapping) else {}
+        check_purpose(volume, pool)
+        if not pool.get("disabled"):
+            found.append(without_fleet_keys(volume))
+    return found
+
+
+def is_named(item: Any) -> bool:
+    return isinstance(item, Mapping) and isinstance(item.get("name"), str)
+
+
+def check_purpose(volume: Any, pool: Mapping[str, Any]) -> None:
+    """A pool that says what it is for takes nothing else."""
+    if "purpose" not in pool:
+        return
+    allowed = [pool["purpose"]] if isinstance(pool["purpose"], str) else list(pool["purpose"])
+    name = str(volume.get("name", ""))
+    purpose = volume.get("purpose", ISO if name.lower().endswith(".iso") else IMAGES)
+    if purpose not in allowed:
+        raise AnsibleFilterError(
+            f"volume {pool['name']}/{name} is for {purpose}, and its pool for {', '.join(allowed)}; put it into "
+            f"another pool, or add {purpose} to the purpose of this one"
+        )
 
 
 def is_meant(item: Any, host: str, groups: Mapping[str, Iterable[str]], known: set[str]) -> bool:
@@ -242,4 +286,4 @@ class FilterModule:
     """The filters of the collection."""
 
     def filters(self) -> dict[str, Any]:
-        return {"drift": drift, "for_host": for_host}
+        return {"drift": drift, "for_host": for_host, "volumes_for_host": volumes_for_host}

@@ -18,7 +18,7 @@ import libvirt
 from tests.servers.libvirtd import Libvirtd
 from tests.servers.sweep import claim, clear
 
-from . import clones, create, one_task, planning, rerun, uploads
+from . import clones, create, fleet, one_task, planning, rerun, uploads
 from .controller import Controller
 from .host import Host
 from .measure import Row, table
@@ -31,6 +31,7 @@ COMPARISONS: dict[str, Callable[[Host, bool], list[Row]]] = {
     "planning": planning.run,
     "clones": clones.rows,
     "uploads": uploads.rows,
+    "fleet": fleet.run,
 }
 
 

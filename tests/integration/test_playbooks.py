@@ -18,12 +18,15 @@ from typing import Any, NamedTuple
 
 import libvirt
 import pytest
+import yaml
 
+from tests.servers.guest import disk_xml, domain_xml, start_guest
 from tests.servers.libvirtd import Libvirtd
 from tests.servers.silent import closed_port
 from tests.servers.sweep import loop_backing, mounts_below
 
 ROOT = Path(__file__).resolve().parents[2]
+FETCHED = ROOT / ".cache/collections/ansible_collections"
 RECAP = re.compile(r"^(\w+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
@@ -56,12 +59,14 @@ def program(*argv: str, folder: Path, collections: Path) -> subprocess.Completed
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The collection, built and installed from its tarball."""
+    """The collection, built and installed from its tarball beside what it declares to need, and nothing else."""
     folder = tmp_path_factory.mktemp("installed")
     collections = folder / "collections"
+    declared = yaml.safe_load((ROOT / "galaxy.yml").read_text(encoding="utf-8"))["dependencies"]
+    needed = [str(FETCHED / name.replace(".", "/")) for name in declared]
     for argv in (
         ("build", "--output-path", str(folder), str(ROOT)),
-        ("install", "--offline", "-p", str(collections), str(folder / "kvm-storage-1.0.0.tar.gz")),
+        ("install", "--offline", "-p", str(collections), *needed, str(folder / "kvm-storage-1.0.0.tar.gz")),
     ):
         done = program("ansible-galaxy", "collection", *argv, folder=folder, collections=collections)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -241,6 +246,123 @@ def test_playbooks_take_another_target(play: Play) -> None:
     found = play("drift", "-e", "target=kvm02", hosts={"kvm02": {}})
     assert found.status == 0, found.output
     assert list(found.changed) == ["kvm02"]
+
+
+def running(conn: libvirt.virConnect) -> dict[str, tuple[int, int]]:
+    """Which pools run now, and which do after a reboot."""
+    return {pool.name(): (pool.isActive(), pool.autostart()) for pool in conn.listAllStoragePools()}
+
+
+def test_a_host_goes_out_for_maintenance_and_comes_back(play: Play, conn: libvirt.virConnect, scratch: Path) -> None:
+    assert play("site", **DECLARED).status == 0
+    before = running(conn)
+    assert play("drain", **DECLARED).status != 0, "without a target nobody is taken out"
+    assert running(conn) == before
+    guest = start_guest(conn, "web", disk_xml(f"{scratch}/images/web1.qcow2", driver="qcow2"))
+    used = play("drain", "-e", "target=kvm01", **DECLARED)
+    assert used.status == 2 and "used by 'web'" in used.output, used.output
+    assert running(conn) == before, "nothing was stopped"
+    guest.destroy()
+    assert play("drain", "-e", "target=kvm01", **DECLARED).changed == {"kvm01": 1}
+    assert running(conn) == {"images": (0, 1), "elsewhere": (0, 0)}
+    assert play("drain", "-e", "target=kvm01", **DECLARED).changed == {"kvm01": 0}
+    assert play("storage", **DECLARED).changed == {"kvm01": 1}
+    assert running(conn) == before
+
+
+def test_new_values_of_secrets_are_set_by_rotation_alone_and_once(play: Play, conn: libvirt.virConnect) -> None:
+    assert play("site", **DECLARED).status == 0
+    new = {**DECLARED, "storage_secrets": [{**DECLARED["storage_secrets"][0], "value": "another-word"}]}
+    assert play("rotate_secrets", "--check", **new).changed == {"kvm01": 1}
+    assert conn.listAllSecrets()[0].value() == b"not-a-word"
+    found = play("rotate_secrets", "--diff", "-vvv", **new)
+    assert (found.status, found.changed) == (0, {"kvm01": 1})
+    assert "another-word" not in found.output and "not-a-word" not in found.output
+    assert conn.listAllSecrets()[0].value() == b"another-word"
+    assert play("rotate_secrets", **new).changed == {"kvm01": 0}
+
+
+def test_a_pool_out_of_use_and_what_pools_are_for(play: Play, conn: libvirt.virConnect) -> None:
+    assert play("storage", **DECLARED).status == 0
+    before = running(conn)
+    images, elsewhere = DECLARED["storage_pools"]
+    wrong = {**DECLARED, "storage_pools": [{**images, "purpose": "iso"}, elsewhere]}
+    found = play("storage", **wrong)
+    assert found.status == 2 and "volume images/base.qcow2 is for images, and its pool for iso" in found.output
+    assert running(conn) == before
+    away = {**DECLARED, "storage_pools": [{**images, "disabled": True}, elsewhere]}
+    assert play("storage", **away).changed == {"kvm01": 1}
+    assert not conn.storagePoolLookupByName("images").isActive()
+    assert play("storage", **away).changed == {"kvm01": 0}
+    assert play("storage", **DECLARED).changed == {"kvm01": 1}
+    assert running(conn) == before
+
+
+def test_batches_end_where_one_is_not_well(play: Play, conn: libvirt.virConnect) -> None:
+    """The second host never begins while the first one fails."""
+    broken = {"ansible_connection": "local", "storage_pools": [{"type": "dir", "name": "a/b", "path": "/srv/x"}]}
+    options = ("-e", "storage_serial=1", "-e", "target=kvm00:kvm01")
+    found = play("storage", *options, hosts={"kvm00": broken}, **{**DECLARED, "storage_secrets": []})
+    assert found.status == 2 and "kvm01" not in found.changed, found.output
+    assert conn.listAllStoragePools() == []
+    well = play("storage", *options, hosts={"kvm00": {}}, **{**DECLARED, "storage_secrets": []})
+    assert (well.status, well.changed) == (0, {"kvm00": 1, "kvm01": 0}), well.output
+
+
+def test_what_hosts_share_is_proven_before_a_volume_is_made(
+    play: Play, conn: libvirt.virConnect, run_root: Path
+) -> None:
+    shared = [{"type": "dir", "name": "images", "path": "{{ folder }}/images", "shared": True}]
+    given = {"storage_pools": shared, "storage_volumes": DECLARED["storage_volumes"][:1]}
+    with Libvirtd(run_root / "second") as other:
+        others = {"kvm02": {"storage_uri": other.uri, "folder": str(other.shared)}}
+        found = play("storage", hosts=others, **given)
+        assert found.status == 2, found.output
+        assert "pool 'images' is declared shared and is not the same storage: kvm01: " in found.output
+        assert state(conn)["volumes"] == {"images": []}
+        assert list(other.shared.glob("images/*")) == []
+        vouched = {**given, "storage_pools": [{**shared[0], "shared": "unproven"}]}
+        assert play("storage", hosts=others, **vouched).changed == {"kvm01": 1, "kvm02": 1}
+    same = play("storage", hosts={"kvm02": {}}, **given)
+    assert (same.status, same.changed) == (0, {"kvm01": 0, "kvm02": 0}), same.output
+
+
+UPDATE = """
+- name: Change the disk
+  ansible.builtin.command: qemu-io -f qcow2 -c "write -P 2 0 1M" {{ folder }}/images/app.qcow2
+  changed_when: true
+"""
+CHECK = """
+- name: Look at the result
+  ansible.builtin.assert:
+    that: checked
+"""
+
+
+def qemu_io(disk: Path, command: str) -> None:
+    """Write a pattern, or fail where another one is read."""
+    done = subprocess.run(["qemu-io", "-f", "qcow2", "-c", command, disk], capture_output=True, text=True, check=True)
+    assert "failed" not in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_an_update_that_fails_its_check_goes_back(
+    play: Play, conn: libvirt.virConnect, scratch: Path, tmp_path: Path, works: bool
+) -> None:
+    pools, disk = DECLARED["storage_pools"][:1], scratch / "images/app.qcow2"
+    volumes = [{"pool": "images", "name": "app.qcow2", "format": "qcow2", "capacity": "1MiB"}]
+    assert play("storage", storage_pools=pools, storage_volumes=volumes).status == 0
+    qemu_io(disk, "write -P 1 0 1M")
+    conn.defineXML(domain_xml("app", disk_xml(str(disk), driver="qcow2")))
+    for name, text in (("update", UPDATE), ("check", CHECK)):
+        (tmp_path / f"{name}.yml").write_text(text)
+    given: dict[str, Any] = {"guarded_domain": "app", "guarded_volumes": [{"pool": "images", "name": "app.qcow2"}]}
+    given |= {f"guarded_{name}": f"{tmp_path}/{name}.yml" for name in ("update", "check")}
+    found = play("update_guarded", "-e", "target=kvm01", checked=works, **given)
+    assert (found.status == 0) is works, found.output
+    qemu_io(disk, f"read -P {2 if works else 1} 0 1M")
+    assert works or "app are as they were before" in found.output, found.output
+    conn.lookupByName("app").undefine()
 
 
 def test_the_demo_does_what_it_says_and_leaves_nothing(run_root: Path) -> None:

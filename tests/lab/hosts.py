@@ -106,7 +106,12 @@ class Hosts(Server):
     def inventory(self) -> Path:
         """An inventory of Ansible: the group hypervisors, and the storage server beside it."""
         ssh = f"-F {self.ssh_config()}"
-        variables = {"ansible_ssh_common_args": ssh, "ansible_python_interpreter": "/usr/bin/python3"}
+        variables = {
+            "ansible_ssh_common_args": ssh,
+            # its sockets are named by the host alone, and other runs have hosts of the same names
+            "ansible_control_path_dir": str(self.root / "cp"),
+            "ansible_python_interpreter": "/usr/bin/python3",
+        }
         groups: dict[str, dict[str, dict[str, dict[str, str]]]] = {}
         for name, guest in sorted(self.guests.items()):
             group = "storage_servers" if guest.state.name == "storage" else "hypervisors"

@@ -14,7 +14,7 @@ from ansible.errors import AnsibleFilterError
 from hypothesis import given
 from hypothesis import strategies as some
 
-from ansible_collections.kvm.storage.plugins.filter.fleet import COLUMNS, drift, for_host
+from ansible_collections.kvm.storage.plugins.filter.fleet import COLUMNS, drift, for_host, volumes_for_host
 
 GROUPS = {"all": ["kvm01", "kvm02"], "ungrouped": [], "fast": ["kvm02"]}
 
@@ -268,3 +268,47 @@ def test_no_text_breaks_the_table(name: str, value: str, message: str) -> None:
     assert row[heading.index("DESIRED") :].startswith("path /a ")
     assert all(letter.isprintable() or letter == "\n" for letter in table)
     assert all(line.startswith(("HOST", "kvm01", "Fleet: 1 host, ")) or not line for line in table.split("\n"))
+
+
+# volumes_for_host
+
+POOLS = [
+    {"type": "dir", "name": "images", "path": "/srv/images", "purpose": "images"},
+    {"type": "dir", "name": "any", "path": "/srv/any"},
+    {"type": "dir", "name": "both", "path": "/srv/both", "purpose": ["images", "iso"]},
+    {"type": "dir", "name": "away", "path": "/srv/away", "disabled": True},
+    {"type": "dir", "name": "local", "path": "/srv/a", "purpose": "iso", "only_on": "kvm01"},
+    {"type": "dir", "name": "local", "path": "/srv/b", "only_on": "kvm02"},
+]
+
+
+@pytest.mark.parametrize(
+    ("volume", "refused_on"),
+    [
+        ({"pool": "images", "name": "a.qcow2"}, ""),
+        ({"pool": "images", "name": "debian.ISO"}, "kvm01 kvm02"),
+        ({"pool": "images", "name": "debian.iso", "purpose": "images"}, ""),
+        ({"pool": "images", "name": "a.qcow2", "purpose": "backup"}, "kvm01 kvm02"),
+        ({"pool": "both", "name": "debian.iso"}, ""),
+        ({"pool": "any", "name": "a.iso", "purpose": "whatever"}, ""),
+        ({"pool": "local", "name": "a.qcow2"}, "kvm01"),
+        ({"pool": "not-declared", "name": "a.qcow2"}, ""),
+    ],
+)
+def test_a_pool_takes_what_it_is_for(volume: dict[str, Any], refused_on: str) -> None:
+    for host in ("kvm01", "kvm02"):
+        if host in refused_on.split():
+            with pytest.raises(AnsibleFilterError, match=f"{volume['pool']}/{volume['name']} is for"):
+                volumes_for_host([volume], POOLS, host, GROUPS)
+        else:
+            plain = {key: value for key, value in volume.items() if key != "purpose"}
+            assert volumes_for_host([volume], POOLS, host, GROUPS) == [plain]
+
+
+def test_a_pool_out_of_use_keeps_what_it_holds() -> None:
+    """It is inactive, and its volumes are not asked for."""
+    (away,) = [item for item in for_host(POOLS, "kvm01", GROUPS) if item["name"] == "away"]
+    assert away == {"type": "dir", "name": "away", "path": "/srv/away", "state": "inactive", "autostart": False}
+    assert volumes_for_host([{"pool": "away", "name": "a"}], POOLS, "kvm01", GROUPS) == []
+    with pytest.raises(AnsibleFilterError, match="disabled is for pools"):
+        for_host([{"pool": "images", "name": "a", "disabled": True}], "kvm01", GROUPS)
