@@ -43,7 +43,7 @@ STAGES = (
     Stage("unit", 8, ("unit", "contract"), ("unit", "unit39", "contract")),
     Stage("integration", 20, ("integration",), ("integration",)),
     Stage("lab image", 15, ("lab-image",), ()),
-    Stage("lab", 25, ("lab",), ("lab-*",)),
+    Stage("lab", 40, ("lab",), ("lab-*",)),
 )
 
 

@@ -59,7 +59,7 @@ class Scenario:
 
     name: str
     hosts: tuple[tuple[str, str], ...] = (("hv1", "hypervisor"),)  # name and state of each
-    minutes: float = 6
+    minutes: float = 10
     inside: bool = True
 
     @property
@@ -74,8 +74,8 @@ FLEET = (("hv1", "hypervisor"), ("hv2", "hypervisor"), ("storage", "storage"))
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario("molecule", (), 10, inside=False),
-        Scenario("shared", FLEET, 8),
+        Scenario("molecule", (), 15, inside=False),
+        Scenario("shared", FLEET, 12),
         Scenario("netfs", SERVED),
         Scenario("server", SERVED),
         Scenario("iscsi"),
@@ -83,7 +83,7 @@ SCENARIOS = {
         Scenario("thin"),
         Scenario("zfs"),
         Scenario("resize_wipe"),
-        Scenario("snapshots", minutes=12),
+        Scenario("snapshots", minutes=15),
         Scenario("mpath"),
         Scenario("clones"),
         Scenario("disk"),

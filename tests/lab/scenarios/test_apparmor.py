@@ -30,7 +30,7 @@ def test_the_host_confines() -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("folder", ["/var/lib/libvirt/images", "/srv/vms"])
+@pytest.mark.parametrize("folder", [pytest.param("/var/lib/libvirt/images", marks=pytest.mark.long), "/srv/vms"])
 def test_a_guest_on_a_chain_in_a_pool_is_confined(host: Host, folder: str) -> None:
     """libvirt writes the profile from the domain; the whole chain below the disk must be in it."""
     host.converge("pool_dir", ["define", "start"] if Path(folder).is_dir() else ["define", "build", "start"], folder,

@@ -16,6 +16,7 @@ def test_nothing_is_there(program: str) -> None:
     assert on("hv1", f"command -v {program}", status=1) == ""
 
 
+@pytest.mark.long
 def test_packages_come_from_within() -> None:
     assert names() == ["hv1"]
     on("hv1", "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y lvm2 open-iscsi >/dev/null")

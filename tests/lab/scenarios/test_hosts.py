@@ -37,7 +37,11 @@ def test_three_hosts_are_up() -> None:
     assert names() == sorted(ADDRESSES)
 
 
-@pytest.mark.parametrize("what", IDENTITY)
+# the first question to libvirt takes a minute on three emulated hosts
+SLOW = {"libvirt's host": pytest.mark.long}
+
+
+@pytest.mark.parametrize("what", [pytest.param(what, marks=SLOW.get(what, ())) for what in IDENTITY])
 def test_nothing_of_an_identity_is_shared(what: str) -> None:
     found = {name: on(name, IDENTITY[what]) for name in names()}
     assert len(set(found.values())) == len(found), found
