@@ -14,7 +14,8 @@ from ansible.errors import AnsibleFilterError
 
 FLEET_KEYS = frozenset(("disabled", "only_on", "prepare", "purpose", "shared"))
 OUT_OF_USE = {"state": "inactive", "autostart": False}  # of a pool that is disabled; what it holds stays
-ISO, IMAGES = "iso", "images"  # what a volume is for that does not say so, by its name
+ISO = "iso"  # what a volume is for that does not say so and has a name that ends so
+IMAGES = "images"  # what any other one is for
 
 COLUMNS = ("HOST", "ITEM", "DESIRED", "FOUND", "DRIFT", "FIX")
 WIDEST = 48  # characters of what is desired or found
