@@ -39,7 +39,9 @@ options:
         a colon, and begins with a letter, a digit or an underscore. What exists under another name can still be
         managed.
   state:
-    description: Whether the volume shall be there. V(absent) destroys what is in it.
+    description:
+      - Whether the volume shall be there. V(absent) destroys what is in it.
+      - A volume with snapshots beside it, or in its backend, is not removed; those inside a qcow2 go with it.
     type: str
     choices: [present, absent]
     default: present
