@@ -34,21 +34,24 @@ CHANGE_SPEC: dict[str, Any] = {
 }
 
 
-def need_libraries(module: AnsibleModule) -> None:
-    """Run under the system's Python where this one lacks libvirt or lxml, or name the package."""
+def need_libraries(module: AnsibleModule, needed: bool = True) -> bool:
+    """Whether libvirt and lxml are there, under the system's Python if need be; where they are needed, or fail."""
     missing = [name for name, found in (("libvirt", connections.libvirt), ("lxml", xmltree.etree)) if found is None]
     if not missing:
-        return
+        return True
     from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
 
     for interpreter in [] if has_respawned() else SYSTEM_PYTHONS:
         if all(probe_interpreters_for_module([interpreter], name) for name in ("libvirt", "lxml")):
             respawn_module(interpreter)
+    if not needed:
+        return False
     packages = " ".join(f"python3-{name}" for name in missing)
     module.fail_json(
         msg=f"{missing_required_lib(' and '.join(missing))} Install {packages} on this host.",
         code="missing_library",
     )
+    return False
 
 
 def hide(module: AnsibleModule, values: list[str]) -> None:
@@ -122,15 +125,22 @@ def run(
 
 
 def run_info(
-    spec: dict[str, Any], gather: Callable[[connections.Connection, dict[str, Any]], dict[str, Any]], **rules: Any
+    spec: dict[str, Any],
+    gather: Callable[[Any, dict[str, Any]], dict[str, Any]],
+    *,
+    libvirt_needed: bool = True,
+    **rules: Any,
 ) -> None:
-    """The main function of every module that only reads."""
+    """The main function of every module that only reads; where libvirt is not needed, gather may get None for it."""
     module = CodedModule(argument_spec={**CONNECTION_SPEC, **spec}, supports_check_mode=True, **rules)
-    need_libraries(module)
+    there = need_libraries(module, libvirt_needed)
     commands.use(module.run_command)
     try:
-        with contextlib.closing(connections.Connection.open(module.params["uri"])) as connection:
-            found = gather(connection, module.params)
+        if there:
+            with contextlib.closing(connections.Connection.open(module.params["uri"])) as connection:
+                found = gather(connection, module.params)
+        else:
+            found = gather(None, module.params)
     except failures() as error:
         refuse(module, error)
         return
