@@ -14,8 +14,9 @@ not there     there            switch the definitions that still name the source
 
 The copy of a running guest's disk is made by the guest itself (a block copy), which needs the target's final name from
 its beginning. It is a file with a second, hidden name until all is done, and a file with two names is a volume to no
-module here. The hidden name tells how far the run was: `copying`, or `pivoting` when the copy was ready. It also tells
-that this file is the copy, once the guest has written to it and it can't be compared any more.
+module here. The hidden name tells how far the run was: `copying`, `pivoting` when the copy was ready, or `pivoted` when
+the guest had gone over to it. It also tells that this file is the copy, once the guest has written to it and it can't
+be compared any more.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from . import convert, fields, guards, headroom, nodes, permissions, reconcile, volume, xmltree
+from . import chain, convert, fields, guards, headroom, images, nodes, permissions, reconcile, volume, xmltree
 from . import operation as operations
 from .errors import StorageError
 from .operation import Attachment, Operation
 from .plan import Plan
 
-MARK, COPYING, PIVOTING = ".kvm.storage.", "copying", "pivoting"
+MARK, COPYING, PIVOTING, PIVOTED = ".kvm.storage.", "copying", "pivoting", "pivoted"
+WHOLE, DOUBTFUL, PART, TAKEN = "whole", "doubtful", "part", "taken"  # what a block copy is that was not called whole
 REUSE, TRANSIENT = 2, 4  # virDomainBlockCopyFlags
 STAYS, WHICH = "it stays, beside its copy", "see which of the two is wanted, and remove the other one"
 LEFT_BEHIND = "remove them first (volume_snapshot, state: absent), or use keep_source: true"
@@ -59,6 +61,19 @@ def plan(before: dict[str, Any], keep_source: bool, update_domains: bool = True)
     if not steps:
         here = there
     return Plan(steps, here, there, risk="compared before the source goes" if "drop_source" in steps else "in place")
+
+
+def judged(state: str, runs: bool, mirrored: bool) -> str:
+    """Pure: what a block copy is, by its mark, by whether it is the disk of a running guest, and whether one fills it.
+
+    The copy was ready before it was marked as pivoting. What a definition says proves nothing: somebody may have
+    written it before, or a guest without one may have gone over to the copy and written to it.
+    """
+    if state == PIVOTED or (state == PIVOTING and runs):
+        return WHOLE
+    if state == PIVOTING and not mirrored:
+        return DOUBTFUL
+    return TAKEN if runs else PART
 
 
 def usual_path(wanted: volume.Volume) -> str:
@@ -126,8 +141,13 @@ class Migrate(Operation):
             self.require_there(before)
         before["path"] = before["path"] or usual_path(self)
         before.update(found=None, foreign_target=there["foreign"], target_exists=there["exists"])
-        before.update(finished=False, doubtful=False, target_listed=there["listed"])
+        before.update(finished=False, doubtful=False, taken_by="", target_listed=there["listed"])
         before["unfinished_copy"] = self.read_mark(before, there)
+        before["half_renamed"] = self.is_half_renamed(before, there)
+        if before["half_renamed"]:
+            image = images.probe(before["path"])
+            before.update(foreign="", foreign_target="", target_exists=False, header=image.format if image else None)
+            there["foreign"] = ""
         found = domains.defined(self.connection, self.pool_name, self.volume_name, before["path"])
         before["definitions"] = found
         before["outdated"] = sorted(one.name for one in found if one.formats)
@@ -159,7 +179,14 @@ class Migrate(Operation):
         own = self.pool_name == self.target.pool_name and self.target.want["thin_pool"] in (None, before["thin_pool"])
         can = bool(self.directory()) or self.backend.landing is not None
         renames = own and can and same_image and not self.options["keep_source"] and not self.options["flatten"]
-        return "rename" if renames and not self.users(running_only=True) else "copy"
+        return "rename" if renames and (before["half_renamed"] or not self.users(running_only=True)) else "copy"
+
+    def is_half_renamed(self, before: dict[str, Any], there: dict[str, Any]) -> bool:
+        """Whether a rename by a second name was killed before the first one went; see files.publish()."""
+        path, other = before["path"], there["path"]
+        if self.pool_name != self.target.pool_name or not self.is_file(path) or not before["exists"]:
+            return False
+        return there["exists"] and os.path.samefile(path, other) and os.lstat(path).st_nlink == 2
 
     # the mark of a block copy
 
@@ -170,28 +197,28 @@ class Migrate(Operation):
         return os.path.join(self.target.directory(), self.target.volume_name)
 
     def marked(self) -> str:
-        """How far a run was that did not end: copying, pivoting, or empty where there is none."""
+        """How far a run was that did not end: copying, pivoting, pivoted, or empty where there is none."""
         if not self.target.directory():
             return ""
-        return next((state for state in (PIVOTING, COPYING) if os.path.lexists(self.mark(state))), "")
+        return next((state for state in (PIVOTED, PIVOTING, COPYING) if os.path.lexists(self.mark(state))), "")
 
     def read_mark(self, before: dict[str, Any], there: dict[str, Any]) -> str:
-        """Whether the target is a block copy that was not called whole; it is, where a guest's disk is the target.
+        """Whether the target is a block copy that was not called whole, and as what it counts.
 
-        Where neither tells, a copy that was ready counts if it is equal to the source, which check() asks.
+        One that is doubtful counts if it is equal to the source, which check() asks.
         """
         state = self.marked()
         if not state or not there["exists"] or not os.path.samefile(self.mark(state), self.target_path()):
             return state
         before["foreign_target"], before["target_exists"] = "", False
         there["foreign"] = ""
-        disks = [use for use in self.target.users(running_only=False) if use.level == 0]
-        mine = [use for use in self.users(running_only=False) if use.level == 0]
-        if disks:
-            before["finished"] = True
-        elif state == PIVOTING and not mine:
-            before["finished"] = True
-            before["doubtful"] = before["exists"]
+        users = self.target.users(running_only=True)
+        disks = [use for use in users if use.level == 0]
+        found = judged(state, bool(disks), any(use.level < 0 for use in users))
+        before["finished"] = found in (WHOLE, DOUBTFUL)
+        before["doubtful"] = found == DOUBTFUL and before["exists"]
+        if found == TAKEN:
+            before["taken_by"] = chain.names(disks)
         return state
 
     # deciding
@@ -215,6 +242,13 @@ class Migrate(Operation):
                 way_out="look at what is in it; it becomes a volume when its second name is removed, which is "
                 f"{self.mark(before['unfinished_copy'])}",
             )
+        if before["taken_by"]:
+            raise StorageError(
+                thing=self.target.label,
+                code="unfinished",
+                reason=f"it is a copy of {self.label} that was not finished, and the disk of {before['taken_by']}",
+                way_out="shut that down, then run this again, which copies anew; what it has written there is lost",
+            )
         if not made.steps:
             return
         from . import domains
@@ -228,11 +262,15 @@ class Migrate(Operation):
             return
         self.require_no_overlays(before)
         self.require_unprotected(before)
+        if {"rename", "drop_source"} & set(made.steps):
+            self.require_no_old_image()
         if "drop_source" in made.steps:
             volume.refuse_operation(self.label, self.backend, "delete")
             self.require_no_snapshots(self.left_behind)
         if before["target_exists"] and before["way"] == "rename":
             raise self.taken("it is there already")
+        if before["half_renamed"] and before["way"] != "rename":
+            raise self.taken(f"it is {self.label} itself, by a second name")
         if before["target_exists"] or before["finished"]:
             self.require_unused(before, running_only=True)
             self.require_another(before)
@@ -320,16 +358,20 @@ class Migrate(Operation):
         attached = self.attachment()
         if attached is not None:
             self.check_online(before, attached)
-            needed = capacity
+            needed = min(self.allocated(before), capacity)
         else:
             self.require_unused(before, running_only=True)
             needed = self.check_offline(before)
-        if not self.target.directory():
-            whole = self.target.backend.sparse is not None and self.target.want["thin_pool"] is None
-            needed = capacity if whole else 0
-        made.warnings += headroom.room(
-            self.target, capacity, needed if attached is None else 0, self.policy, self.target.want["thin_pool"]
-        )
+        thin_pool = self.target.want["thin_pool"]
+        if not self.target.directory() and self.target.backend.sparse is not None and thin_pool is None:
+            needed = capacity
+        made.warnings += headroom.room(self.target, capacity, needed, self.policy, thin_pool)
+
+    def allocated(self, before: dict[str, Any]) -> int:
+        """The bytes that it takes where it is."""
+        if self.is_file(before["path"]):
+            return os.stat(before["path"]).st_blocks * 512
+        return before["options"].get("allocation") or 0
 
     def require_names_free(self, before: dict[str, Any]) -> None:
         """Snapshots that a backend knows by their volume's name do not follow it."""
@@ -406,8 +448,11 @@ class Migrate(Operation):
 
         self.connection.forget()
         self.require_unused(self.before, running_only=True)
-        if self.directory():
+        if self.before["half_renamed"]:
+            os.unlink(self.before["path"])
+        elif self.directory():
             files.publish(self.before["path"], self.target_path())
+        if self.directory():
             files.flushed(self.directory())
             self.target.before["path"] = self.target_path()
         else:
@@ -505,7 +550,7 @@ class Migrate(Operation):
 
     def finish_copy(self) -> None:
         """The target is the guest's disk, or equal to the source: it is whole."""
-        for state in (PIVOTING, COPYING):
+        for state in (PIVOTED, PIVOTING, COPYING):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.mark(state))
         self.came_about()
@@ -577,23 +622,18 @@ class Migrate(Operation):
             os.rename(self.mark(PIVOTING), mark)
         try:
             blockjob.begin(place, blockjob.COPY, lambda: self.start(attached, path))
-            done = 0
             with progress.told("copy", attached.domain.blockInfo(attached.target, 0)[0]) as tick:
-
-                def tell(cur: int, end: int) -> None:
-                    nonlocal done
-                    tick(cur - done)
-                    done = cur
-
+                tell = blockjob.ticking(tick)
                 blockjob.wait(place, "copy", self.options["timeout"], tell, until_ready=True)
             os.rename(mark, self.mark(PIVOTING))
             blockjob.pivot(place, "copy")
             self.require_live(place, path)
+            os.rename(self.mark(PIVOTING), self.mark(PIVOTED))
         except (StorageError, OSError):
             self.give_up(attached, place)
             raise
         if self.options["keep_source"]:
-            os.unlink(self.mark(PIVOTING))
+            os.unlink(self.mark(PIVOTED))
 
     def make_marked(self, attached: Attachment, path: str, mark: str) -> None:
         """An empty image that has two names from its first moment."""

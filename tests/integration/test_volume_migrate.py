@@ -154,6 +154,30 @@ def test_rename_never_takes_the_name_of_another(host: Host, pools: Path) -> None
     assert host.volumes("images") == ["disk", "other"]
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_rename_where_two_names_are_one_at_a_time(host: Host, pools: Path, killed: bool) -> None:
+    """NFS and others know no rename that never replaces: a second name, then the first goes."""
+    content = make(host, pools)
+    renamed = task(to={"pool": "images", "name": "renamed"})
+    with connected(host.uri) as connection, mock.patch("ctypes.CDLL", lambda *given, **options: object()):
+        connection.defineXML(domain_xml("web01", disk_xml(f"{pools}/images/disk", driver="qcow2")))
+        if killed:
+            real = os.unlink
+
+            def dies(path: Any, **options: Any) -> None:
+                if path == f"{pools}/images/disk":
+                    raise Killed
+                real(path, **options)
+
+            with mock.patch(f"{UTILS}files.os.unlink", dies), pytest.raises(Killed):
+                host.run("volume_migrate", **renamed)
+            assert os.stat(pools / "images/disk").st_nlink == 2
+        host.converge("volume_migrate", ["rename", "switch_domains"], **renamed)
+        assert f"{pools}/images/renamed" in source_xml(host)
+    assert os.listdir(pools / "images") == ["renamed"]
+    assert content_of(pools, f"{pools}/images/renamed", "qcow2") == content
+
+
 def test_rename_on_rbd(host: Host, pools: Path, vms: Ceph) -> None:
     host.ok("volume", pool="vms", name="disk", capacity="8MiB")
     renamed = {"pool": "vms", "name": "disk", "format": "raw", "to": {"name": "renamed"}}
@@ -344,6 +368,46 @@ def test_guest_that_takes_the_source_meanwhile(host: Host, pools: Path) -> None:
         assert f"{pools}/fast/disk" in source_xml(host)
 
 
+@pytest.mark.parametrize("where", ["partition", "rbd"])
+def test_somebody_writes_what_is_no_file(host: Host, pools: Path, request: pytest.FixtureRequest, where: str) -> None:
+    """No time of its last change tells of it: who has it open is asked again, or what the kernel counts."""
+    content = make(host, pools, form="raw")
+    if where == "rbd":
+        vms = request.getfixturevalue("vms")
+        host.ok("volume_migrate", **task("raw", to={"pool": "vms"}))
+        there, name = "vms", "disk"
+        login = f"rbd:rbd/disk:conf={vms.root}/ceph.conf:id=admin:keyring={vms.keyring()}"
+    else:
+        login = f"{request.getfixturevalue('disk_node').node}1"
+        there, name = "disks", os.path.basename(login)
+        host.ok("pool_disk", name="disks", device=login[:-1], source_format="gpt", build="if_blank")
+        host.ok("volume_clone", pool="disks", name=name, source={"pool": "images", "volume": "disk", "format": "raw"})
+    real, clients = module("qemu_img").convert, []
+
+    def convert(*given: Any, **options: Any) -> None:
+        real(*given, **options)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        clients.append(subprocess.Popen(["qemu-io", "-f", "raw", login], **pipes))
+        clients[-1].stdin.write("write -P 7 4M 64k\n")
+        clients[-1].stdin.flush()
+        clients[-1].stdout.readline()
+        if where == "partition":
+            clients[-1].communicate("quit\n", timeout=60)
+
+    away = {"pool": there, "name": name, "format": "raw" if where == "rbd" else "none"}
+    away |= {"to": {"pool": "fast", "name": "moved", "format": "raw"}}
+    try:
+        with mock.patch(f"{UTILS}qemu_img.convert", convert), mock.patch(f"{UTILS}qemu_img.compare", return_value=True):
+            host.failed("volume_migrate", "in_use", **away)
+    finally:
+        clients[-1].communicate("quit\n" if where == "rbd" else None, timeout=60)
+    assert host.volumes(there) == [name]
+    assert not (pools / "fast/moved").exists()
+    host.ok("volume_migrate", **away)
+    expected = content[: 4 * MIB] + bytes([7]) * 65536 + content[4 * MIB + 65536 :]
+    assert (pools / "fast/moved").read_bytes()[:SIZE] == expected
+
+
 # Interrupted runs
 
 STEPS = ["qemu_img.convert", "qemu_img.compare", "files.publish", "domains.redefine", "volume.Volume.delete"]
@@ -485,6 +549,55 @@ def test_transient_guest_that_ended_at_the_pivot(host: Host, pools: Path, equal:
         return
     host.converge("volume_migrate", ["drop_source", "finish_copy"], **task())
     assert content_of(pools, f"{pools}/fast/disk", "qcow2") == content
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_half_a_copy_that_a_domain_has_by_now(host: Host, pools: Path, runs: bool) -> None:
+    """Somebody defined the domain as it shall be after the move; that does not make the copy whole."""
+    content = make(host, pools)
+    with connected(host.uri) as connection:
+        guest = running(host, pools, connection)
+        with mock.patch(f"{UTILS}blockjob.wait", side_effect=Killed), pytest.raises(Killed):
+            host.run("volume_migrate", **task(rate="4KiB"))
+        guest.destroy()
+        guest = connection.defineXML(guest.XMLDesc(2).replace(f"{pools}/images/disk", f"{pools}/fast/disk"))
+        if runs:
+            guest.create()
+            host.refused("volume_migrate", "unfinished", "'web01' (running)", **task())
+            guest.destroy()
+        assert "copy" in host.ok("volume_migrate", **task())["actions"]
+    assert (host.volumes("images"), host.volumes("fast")) == ([], ["disk"])
+    assert content_of(pools, f"{pools}/fast/disk", "qcow2") == content
+
+
+def test_transient_guest_that_ended_beside_a_domain(host: Host, pools: Path) -> None:
+    """Another domain names the source, which tells nothing of what the guest has written into the copy."""
+    make(host, pools)
+    with connected(host.uri) as connection:
+        guest = running(host, pools, connection, persistent=False)
+        with mock.patch(f"{UTILS}migrate.Migrate.require_live", side_effect=Killed), pytest.raises(Killed):
+            host.run("volume_migrate", **task())
+        guest.destroy()
+        command = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 5M 64k", str(pools / "fast/disk")]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        other = connection.defineXML(domain_xml("web02", disk_xml(f"{pools}/images/disk", driver="qcow2")))
+        host.refused("volume_migrate", "exists", "another", **task())
+        other.create()
+        host.refused("volume_migrate", "in_use", "'web02' (running)", **task())
+        other.destroy()
+    assert os.path.exists(pools / "fast/disk")
+    for name in (".kvm.storage.pivoting-disk", "disk"):  # what somebody decides who has looked at it
+        os.unlink(pools / "fast" / name)
+
+
+def test_running_guest_without_room(host: Host, pools: Path) -> None:
+    """What its disk takes is looked at before, as of any other copy."""
+    make(host, pools)
+    with connected(host.uri) as connection:
+        running(host, pools, connection)
+        with mock.patch(f"{UTILS}headroom.space", return_value=(1 << 30, 65536)):
+            host.refused("volume_migrate", "no_space", "at once", **task())
+        assert f"{pools}/images/disk" in source_xml(host, live=True)
 
 
 def test_running_guest_on_rbd(host: Host, pools: Path, vms: Ceph) -> None:

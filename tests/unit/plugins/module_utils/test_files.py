@@ -41,6 +41,8 @@ def test_a_file_system_without_such_a_rename(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(ctypes, "CDLL", lambda *args, **kwargs: object())
     test_nothing_is_replaced(tmp_path)
+    files.publish(str(tmp_path / "disk"), str(tmp_path / "renamed"))
+    assert os.listdir(tmp_path) == ["renamed"]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,23 @@ USED = {"outdated": ["web"]}
 
 
 @pytest.mark.parametrize(
+    ("state", "runs", "mirrored", "found"),
+    [
+        ("copying", False, False, migrate.PART),  # whatever a definition says by now
+        ("copying", False, True, migrate.PART),
+        ("copying", True, False, migrate.TAKEN),
+        ("pivoting", True, False, migrate.WHOLE),
+        ("pivoting", False, True, migrate.PART),
+        ("pivoting", False, False, migrate.DOUBTFUL),
+        ("pivoted", True, False, migrate.WHOLE),
+        ("pivoted", False, False, migrate.WHOLE),
+    ],
+)
+def test_judged(state: str, runs: bool, mirrored: bool, found: str) -> None:
+    assert migrate.judged(state, runs, mirrored) == found
+
+
+@pytest.mark.parametrize(
     ("state", "options", "steps"),
     [
         ({}, {}, ["copy", "drop_source"]),
