@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import os
@@ -64,6 +65,24 @@ def number_of(path: str) -> str:
     except (OSError, ValueError):
         return ""
     return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}" if stat.S_ISBLK(status.st_mode) else ""
+
+
+def written(descriptor: int) -> tuple[int, ...]:
+    """How many sectors were written to a device or partition since it is there; () where the kernel does not count."""
+    with contextlib.suppress(OSError):
+        os.fsync(descriptor)  # what somebody has written counts when it goes to the disk
+    number = os.fstat(descriptor).st_rdev
+    found = read(f"{SYS}/dev/block/{os.major(number)}:{os.minor(number)}/stat").split()
+    return (int(found[6]),) if len(found) > 6 else ()
+
+
+def written_at(path: str) -> tuple[int, ...]:
+    """The same by the path of a device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return written(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def mounts(table: str = "/proc/self/mountinfo") -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, Callable
 
 from . import chain, files, nodes, qemu_img, reconcile, sizes, transfer, volume
 from .errors import StorageError
@@ -26,8 +26,26 @@ class Source(Operation):
 
     def require_still(self, before: dict[str, Any]) -> None:
         """Nobody writes it. Guests whose disks stand on it read it only, and may run."""
-        writers = [use for use in self.users(running_only=True) if use.level == 0]
-        path = before["path"]
+        self.refuse_writers(self.users(running_only=True), before["path"])
+        if not self.is_file(before["path"]):
+            self.check_device_closed(before["path"])
+
+    def require_unwritten(self, was: tuple[int, ...]) -> None:
+        """The same of the time since identity() was asked; other threads keep what they have seen of the host."""
+        path = self.before["path"]
+        found = chain.find_uses(self.connection, running_only=True)
+        self.refuse_writers(chain.of_volume(found, self.pool_name, self.volume_name, path, True), path)
+        if was != self.identity():
+            raise StorageError(
+                thing=self.label,
+                code="in_use",
+                reason="somebody wrote to it while it was read, and nothing came of that",
+                way_out="shut its guest down, then run this again",
+            )
+
+    def refuse_writers(self, users: list[chain.Use], path: str) -> None:
+        """None of the running guests has it as its own disk, and nobody else has it open to write."""
+        writers = [use for use in users if use.level == 0]
         if writers or (self.is_file(path) and chain.image_written(path)):
             who = chain.names(writers) if writers else "a QEMU process, which may run on another host"
             raise StorageError(
@@ -38,7 +56,6 @@ class Source(Operation):
             )
         if not self.is_file(path):
             self.require_no_watchers()
-            self.check_device_closed(path)
 
 
 def source_of(target: volume.Volume) -> Source:
@@ -82,7 +99,7 @@ def takes(target: volume.Volume, source: Source, way: str) -> tuple[int, int]:
     """The bytes that a clone may come to take of its pool, and those that it takes at once."""
     options = source.before["options"]
     capacity = max(target.want["options"].get("capacity", 0), options.get("capacity", 0))
-    return capacity, min(options.get("allocation", 0), capacity) if way == "copy" and target.directory() else 0
+    return capacity, min(options.get("allocation", 0), capacity) if way == "copy" else 0
 
 
 def check_capacity(target: volume.Volume, source: Source) -> None:
@@ -204,10 +221,11 @@ def copy(target: volume.Volume, source: Source, form: str) -> None:
         # before the source is opened: parted tells the kernel of no new partition beside one that is open
         target.want["options"].setdefault("capacity", source.before["options"]["capacity"])
         transfer.make_in_place(target)
+    was = source.identity()
     with contextlib.ExitStack() as opened:
         node = nodes.sized(target.label, opened.enter_context(nodes.readable(source, form)))
         if not hides:
-            in_place(target, node)
+            in_place(target, node, lambda: source.require_unwritten(was))
             return
         made = volume.format_of(target.want, target.backend, form) or "raw"
         capacity = max(target.want["options"].get("capacity", 0), node.size or 0)
@@ -215,9 +233,10 @@ def copy(target: volume.Volume, source: Source, form: str) -> None:
         transfer.copy(target, node, landed, made, capacity)
         if target.want["source"]["verify"]:
             transfer.verify(target, node, landed)
+        source.require_unwritten(was)
 
 
-def in_place(target: volume.Volume, source: nodes.Node) -> None:
+def in_place(target: volume.Volume, source: nodes.Node, require_unwritten: Callable[[], None]) -> None:
     """Into a volume that can't be hidden, such as a partition: marked as unfinished until all of it is there."""
     node = transfer.device(target.before["path"])
     size, room = source.size or 0, node.size or 0
@@ -228,7 +247,7 @@ def in_place(target: volume.Volume, source: nodes.Node) -> None:
             reason=f"it has {sizes.readable(room)}, and its source {sizes.readable(size)}",
             way_out="remove it, then run this again with a larger capacity",
         )
-    transfer.overwrite(target.label, source, node, size, room)
+    transfer.overwrite(target.label, source, node, size, room, ready=require_unwritten)
     transfer.forget_note(target)
     if target.want["source"]["verify"]:
         transfer.verify(target, source, node)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import chain, fields, files, nodes, permissions, progress, qemu_img, reconcile, streams
+from . import chain, exclusive, fields, files, nodes, permissions, progress, qemu_img, reconcile, streams
 from .backends.shared import PERMISSIONS
 from .clone import Source
 from .errors import StorageError
@@ -158,12 +158,15 @@ class Download(Source):
 
     def download(self) -> None:
         self.done = True
-        began = time.monotonic()
+        began, was = time.monotonic(), self.identity()
         with nodes.readable(self, self.own()) as node, self.hidden() as temporary:
+            for descriptor in node.keep:
+                exclusive.unwritten(self.label, descriptor)
             if self.compression == "none":
                 self.write(node, temporary)
             else:
                 self.write_compressed(node, temporary)
+            self.require_unwritten(was)
             permissions.apply(temporary, {"mode": MODE, **self.permissions})
             if self.before["there"]:
                 files.replace(temporary, self.dest)

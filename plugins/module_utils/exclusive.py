@@ -15,10 +15,11 @@ import struct
 from collections.abc import Iterator
 
 from . import images
-from .chain import F_OFD_GETLK, QEMU_LOCK_BYTES
+from .chain import F_OFD_GETLK, QEMU_LOCK_BYTES, WRITER
 from .errors import StorageError
 
 F_OFD_SETLK = 37  # fcntl(2)
+NO_WRITER = 201  # the lock of who lets nobody else write
 FORM = "hhqqi4x"  # struct flock
 
 
@@ -61,6 +62,16 @@ def lock(thing: str, descriptor: int) -> None:
             answer = fcntl.fcntl(descriptor, F_OFD_GETLK, asked)
             if struct.unpack(FORM, answer)[0] != fcntl.F_UNLCK:
                 raise in_use(thing, "a QEMU process has it open")
+
+
+def unwritten(thing: str, descriptor: int) -> None:
+    """Nobody writes what a descriptor reads, and no QEMU of any host begins to until it is closed."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(descriptor, F_OFD_SETLK, struct.pack(FORM, fcntl.F_RDLCK, os.SEEK_SET, NO_WRITER, 1, 0))
+        asked = struct.pack(FORM, fcntl.F_WRLCK, os.SEEK_SET, WRITER, 1, 0)
+        answer = fcntl.fcntl(descriptor, F_OFD_GETLK, asked)
+        if struct.unpack(FORM, answer)[0] != fcntl.F_UNLCK:
+            raise in_use(thing, "a QEMU process writes it")
 
 
 def in_use(thing: str, reason: str) -> StorageError:

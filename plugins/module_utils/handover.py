@@ -358,14 +358,15 @@ class Handover(Operation):
         path = before["path"] if self.directory() else ""
         was = self.identity()
         mode = os.stat(path).st_mode & 0o777 if path else 0o600
-        with self.source(before) as node, other_end(self.label, self.to) as other:
-            size = node.size or 0
-            other.ask("receive", size=-(-size // 512) * 512)
-            with progress.told("copy", size):
-                qemu_img.convert(self.label, node, other.node, create=False, zeroed=True)
-            with progress.told("compare", size):
-                if not qemu_img.compare(self.label, node, other.node):
-                    raise convert.not_equal(self.label, "hand_over")
+        with other_end(self.label, self.to) as other:
+            with self.source(before) as node:
+                size = node.size or 0
+                other.ask("receive", size=-(-size // 512) * 512)
+                with progress.told("copy", size):
+                    qemu_img.convert(self.label, node, other.node, create=False, zeroed=True)
+                with progress.told("compare", size):
+                    if not qemu_img.compare(self.label, node, other.node):
+                        raise convert.not_equal(self.label, "hand_over")
             self.connection.forget()
             self.require_unused(before, running_only=True)
             self.require_same(was)

@@ -92,7 +92,9 @@ def room(volume: Any, more: int, now: int, policy: Policy, thin_pool: str | None
             return []
         entry = contents.entries[thin_pool]
         there, where = sum(contents.in_thin_pool(thin_pool).values()), f"thin pool {thin_pool!r}"
-        capacity, available, now = entry.capacity, None, 0
+        capacity, available = entry.capacity, None
+        if entry.allocation is not None:
+            available = max(entry.capacity - entry.allocation, 0)
     else:
         if connection.pool(pool) is None or not connection.active(pool):
             return []

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from . import fetch, files, intake, nodes, progress, qemu_img, sizes, streams
+from . import block, exclusive, fetch, files, headroom, intake, nodes, progress, qemu_img, sizes, streams
 from .errors import StepFailed, StorageError, bad_value
 from .headers import inspect
 
@@ -160,13 +160,16 @@ class Incoming:
         with streams.Hashing(*names) as hashing:
             descriptor = self.plain()
             if descriptor is not None:
+                exclusive.unwritten(self.thing, descriptor)
+                before = state(descriptor)
                 with progress.told("upload", streams.size_of(descriptor)) as tick:
                     size = streams.copy(descriptor, target, hashing, tick)
                 self.moved["bytes"] += size
+                self.require_unchanged(descriptor, before)
             else:
                 with self.stream() as given, progress.told("upload", given[1]) as tick:
                     read = streams.hashed(streams.ticking(given[0], self.counted(tick)), hashing)
-                    size = self.unpack(read, target)
+                    size = self.unpack(read, target, given[1])
             self.compare(hashing.finish())
         return size
 
@@ -177,7 +180,7 @@ class Incoming:
 
         return count
 
-    def unpack(self, read: streams.Read, target: streams.Target) -> int:
+    def unpack(self, read: streams.Read, target: streams.Target, total: int | None) -> int:
         """Decompress on the way; what follows the end of the image belongs to the checksum, too."""
         kind = self.compression()
         if kind is None:
@@ -188,8 +191,16 @@ class Incoming:
                     break
                 head += more
             kind, read = streams.compression_of(head), streams.after(head, read)
+        if total is not None and (kind != "none" or self.format != "raw"):  # which may be all zeros
+            self.require_room(target.descriptor, total)
         blocks = streams.decompressed(self.thing, read, kind, self.caps)
         return streams.pour(blocks, target)
+
+    def require_room(self, descriptor: int, total: int) -> None:
+        """There is room for so many bytes where a file lies, and for more where they are compressed."""
+        there = os.fstatvfs(descriptor)
+        free, where = there.f_bavail * there.f_frsize, "the file system that it comes to"
+        headroom.check(self.thing, total, 0, None, free, headroom.Policy("allow"), where)
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[tuple[streams.Read, int | None]]:
@@ -234,6 +245,10 @@ class Incoming:
         with nodes.image(self.thing, descriptor, self.format, self.limits) as node:
             self.check_tables(node)
             yield nodes.sized(self.thing, node)
+        self.require_unchanged(descriptor, before)
+
+    def require_unchanged(self, descriptor: int, before: tuple[int, ...]) -> None:
+        """What was read is one state of the file, and no mixture."""
         if state(descriptor) != before:
             raise self.refused("changed", f"{self.path} was changed while it was read", "end that, and run this again")
 
@@ -260,9 +275,11 @@ class Incoming:
 
 
 def state(descriptor: int) -> tuple[int, ...]:
-    """What is another one when somebody has written a file."""
+    """What is another one when somebody has written a file or device."""
     found = os.fstat(descriptor)
-    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns) if stat.S_ISREG(found.st_mode) else ()
+    if stat.S_ISREG(found.st_mode):
+        return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return block.written(descriptor)
 
 
 def nameless(directory: str) -> int:

@@ -110,10 +110,13 @@ class Operation(Volume):
             self.check_device_closed(before["path"])
 
     def identity(self) -> tuple[int, ...]:
-        """What changes when somebody writes the volume's file; () of what is no file of this host."""
-        from . import files
+        """What changes when somebody writes the volume, as far as this host can tell; () where it can't."""
+        from . import block, files
 
-        return files.identity(self.before["path"]) if self.directory() else ()
+        path = self.before["path"]
+        if path.startswith("/dev/") and self.connection.local:
+            return block.written_at(path)
+        return files.identity(path) if self.directory() else ()
 
     def require_same(self, was: tuple[int, ...], kept: str = "nothing was changed", way_out: str = "") -> None:
         """Nobody has used it since identity() was asked; kept says for an error what has become of it."""
@@ -126,6 +129,9 @@ class Operation(Volume):
                 reason=f"{chain.names(users) if users else 'somebody'} wrote to it meanwhile; {kept}",
                 way_out=way_out or "shut its guest down, then run this again",
             )
+        if not self.directory():
+            self.require_no_watchers()
+            self.check_device_closed(self.before["path"])
 
     def require_no_watchers(self) -> None:
         """On shared storage guests of other hosts count, where the backend can tell of them."""

@@ -17,7 +17,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 from . import connection as connections
 from . import files, nodes, qemu_img, volume
@@ -291,16 +291,27 @@ def memory() -> Iterator[int]:
         os.close(descriptor)
 
 
-def overwrite(label: str, source: Node, node: Node, size: int, room: int, rate: int | None = None) -> None:
+def overwrite(
+    label: str,
+    source: Node,
+    node: Node,
+    size: int,
+    room: int,
+    rate: int | None = None,
+    ready: Callable[[], None] | None = None,
+) -> None:
     """Write a volume of so much room in place: a mark first, then all but the first MiB, the first MiB last.
 
-    size is what a guest sees of the source; what is behind it reads as zeroes.
+    size is what a guest sees of the source; what is behind it reads as zeroes. ready() is asked before the last write,
+    which makes it pass for whole, and raises what stands against that.
     """
     first = min(HEAD, size)
     mark(label, node)
     if size > first:
         place(label, source.part(first, size - first), node, first, rate)
     zeroes(label, node, size, room)
+    if ready is not None:
+        ready()
     place(label, source.part(0, first), node, 0)
 
 

@@ -143,6 +143,8 @@ class Upload(Operation):
         self.check_capacity(capacity)
         if before["exists"]:
             self.check_replaced(before, capacity)
+            if self.directory():  # beside the old one until it is whole
+                plan.warnings += self.room_for_image(capacity, before["options"].get("capacity") or 0)
         else:
             self.check_made(before, capacity)
             plan.warnings += self.room_for_image(capacity)
@@ -169,14 +171,15 @@ class Upload(Operation):
         finally:
             self.want["options"] = given
 
-    def room_for_image(self, capacity: int | None) -> list[str]:
+    def room_for_image(self, capacity: int | None, promised_already: int = 0) -> list[str]:
         """Whether its pool has room for it; of an image that is not here yet nothing can be told."""
         if capacity is None:
             return []
         promised = max(capacity, self.want["options"].get("capacity", 0))
         whole = self.want["preallocation"] in ("falloc", "full") or self.thick()
         now = promised if whole else self.source.data()
-        return headroom.room(self, promised, now, self.want["policy"], self.want["thin_pool"])
+        more = max(promised - promised_already, 0)
+        return headroom.room(self, more, now, self.want["policy"], self.want["thin_pool"])
 
     def check_replaced(self, before: dict[str, Any], capacity: int | None) -> None:
         """Nobody uses what is overwritten, and there is room for what comes."""

@@ -7,15 +7,17 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from tests.integration.helpers import MIB, Host, connected, make_image, qemu_img
+from tests.integration.helpers import MIB, UTILS, Host, connected, make_image, qemu_img
 from tests.servers.ceph import Ceph
 from tests.servers.gluster import Gluster
 from tests.servers.guest import disk_xml, start_guest
@@ -219,6 +221,50 @@ def test_a_watched_image_is_not_cloned(host: Host, images: Path, vms: Ceph) -> N
     finally:
         opened.communicate(b"quit\n", timeout=60)
     host.converge("volume_clone", ["clone"], pool="vms", name="web02", source={"volume": "web01"})
+
+
+def test_an_image_that_is_written_while_it_is_cloned(host: Host, images: Path, vms: Ceph) -> None:
+    host.ok("volume", pool="vms", name="web01", capacity="8MiB")
+    real = importlib.import_module(f"{UTILS}qemu_img").convert
+    login = f"rbd:rbd/web01:conf={vms.root}/ceph.conf:id=admin:keyring={vms.keyring()}"
+    command = ["qemu-io", "-f", "raw", login]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+
+        def convert(*given: Any, **options: Any) -> None:
+            real(*given, **options)
+            assert client.stdin is not None
+            assert client.stdout is not None
+            client.stdin.write("write 0 512\n")
+            client.stdin.flush()
+            client.stdout.readline()
+
+        with (
+            mock.patch(f"{UTILS}qemu_img.convert", convert),
+            mock.patch(f"{UTILS}clone.Source.require_still"),  # it came afterwards
+        ):
+            host.failed("volume_clone", "in_use", "127.0.0.1", pool="vms", name="web02", source={"volume": "web01"})
+        client.communicate("quit\n", timeout=60)
+    assert vms.run("rbd", "ls", "rbd").split() == ["web01"]
+
+
+def test_a_partition_that_is_written_while_it_is_cloned(host: Host, images: Path, disk_node: DiskNode) -> None:
+    """Who has opened, written and closed it meanwhile is known by what the kernel counts."""
+    host.ok("pool_disk", name="data", device=str(disk_node.node), source_format="gpt", build="if_blank")
+    one = f"{disk_node.node.name}1"
+    host.ok("volume_clone", pool="data", name=one, source=BASE, capacity="16MiB")
+    real = importlib.import_module(f"{UTILS}qemu_img").convert
+
+    def convert(*given: Any, **options: Any) -> None:
+        real(*given, **options)
+        with open(f"{disk_node.node}1", "r+b") as device:
+            device.write(b"what a guest writes")
+
+    wanted = clone("copy.raw", {"pool": "data", "volume": one}, format="raw")
+    with mock.patch(f"{UTILS}qemu_img.convert", convert):
+        host.failed("volume_clone", "in_use", "while it was read", **wanted)
+    assert "copy.raw" not in os.listdir(images)
 
 
 def test_from_a_lun(host: Host, images: Path, iscsi: Target) -> None:

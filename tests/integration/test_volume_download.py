@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
+import importlib
 import lzma
 import os
 import subprocess
@@ -17,14 +19,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import libvirt
 import pytest
 
 from ansible_collections.kvm.storage.plugins.module_utils import files
-from tests.integration.helpers import MIB, UTILS, Host, connected, poison
+from tests.integration.helpers import MIB, UTILS, Host, connected, poison, switched_off
 from tests.integration.inputs.counts import SOAK
 from tests.servers.ceph import Ceph
 from tests.servers.gluster import Gluster
-from tests.servers.guest import disk_xml, start_guest
+from tests.servers.guest import disk_xml, domain_xml, start_guest
 from tests.servers.iscsi import Target
 from tests.servers.libvirtd import Libvirtd
 from tests.servers.loops import DiskNode
@@ -160,6 +163,38 @@ def test_guards(host: Host, images: Path, scratch: Path) -> None:
         host.refused("volume_download", "format_undeclared", **{**RAW, "format": "qcow2"}, dest=dest)
     (images / "link.raw").symlink_to("/etc/hostname")
     host.refused("volume_download", "not_a_volume", **{**RAW, "name": "link.raw"}, dest=dest)
+    assert os.listdir(scratch / "out") == []
+
+
+@pytest.mark.parametrize("locks", [True, False])
+@pytest.mark.parametrize("compression", ["none", "gz"])
+def test_a_guest_that_comes_while_it_is_read(
+    host: Host, images: Path, scratch: Path, compression: str, locks: bool
+) -> None:
+    """QEMU does not open it as long as it is read; where the file system has no locks, what was read is nothing."""
+    real = importlib.import_module(f"{UTILS}streams").Target
+    wanted = {**RAW, "dest": str(scratch / "out/copy"), "compression": compression}
+    with connected(host.uri) as connection:
+        guest = connection.defineXML(domain_xml("web", disk_xml(f"{images}/disk.raw")))
+
+        def starting(*given: Any) -> Any:
+            if not locks:
+                guest.create()
+                with open(images / "disk.raw", "r+b") as file:
+                    file.write(b"what the guest writes")
+                guest.destroy()
+                return real(*given)
+            with pytest.raises(libvirt.libvirtError, match="lock"):
+                guest.create()
+            return real(*given)
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mock.patch(f"{UTILS}streams.Target", starting))
+            if locks:
+                host.ok("volume_download", **wanted)
+                return
+            stack.enter_context(switched_off("exclusive:unwritten"))
+            host.failed("volume_download", "in_use", "while it was read", **wanted)
     assert os.listdir(scratch / "out") == []
 
 

@@ -10,6 +10,7 @@ end reaches the other one.
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -75,16 +76,18 @@ def pools(host: Host, scratch: Path, tmp_path: Path) -> Iterator[Path]:
         host.ok("pool_dir", name=name, path=f"{scratch}/{name}")
     stand_in = tmp_path / "ssh.py"
     stand_in.write_text(STAND_IN)
-    with mock.patch(f"{UTILS}handover.SSH", (sys.executable, str(stand_in))):
+    tokens: list[str] = []  # each names a folder of the other end
+
+    def token(size: int, real: Any = secrets.token_hex) -> str:
+        tokens.append(real(size))
+        return tokens[-1]
+
+    with mock.patch(f"{UTILS}handover.SSH", (sys.executable, str(stand_in))), mock.patch("secrets.token_hex", token):
         yield scratch
     for name in ("images", "fast"):
         assert [one for one in os.listdir(scratch / name) if one.startswith(".")] == []
-    assert not [one for one in os.listdir("/tmp") if one.startswith("kvm.storage-") and is_mine(one)]
-
-
-def is_mine(name: str) -> bool:
-    """Of the last seconds: other runs on this machine may have theirs."""
-    return len(name) > 40 and time.time() - os.stat(f"/tmp/{name}").st_mtime < 5
+    assert tokens
+    assert not [one for one in tokens if Path(f"/tmp/kvm.storage-{one}").exists()]
 
 
 def make(host: Host, pools: Path, form: str = "qcow2") -> bytes:

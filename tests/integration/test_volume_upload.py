@@ -351,6 +351,41 @@ def test_a_guest_that_comes_while_the_image_comes_in(host: Host, images: Path, s
         assert (images / "a.qcow2").read_bytes() == before
 
 
+def test_a_source_that_somebody_writes(host: Host, images: Path, scratch: Path) -> None:
+    """A mixture of two states of a disk is no image."""
+    source = image(scratch, "raw")
+    wanted = upload("a.raw", source, "raw")
+    with connected(host.uri) as connection:
+        guest = start_guest(connection, "web", disk_xml(str(source)))
+        host.failed("volume_upload", "in_use", "a QEMU process writes it", **wanted)
+        guest.destroy()
+    real = importlib.import_module(f"{UTILS}streams").copy
+
+    def written(*given: Any) -> Any:
+        found = real(*given)
+        with open(source, "r+b") as file:
+            file.write(b"something else")
+        return found
+
+    with mock.patch(f"{UTILS}streams.copy", written):
+        host.failed("volume_upload", "changed", "while it was read", **wanted)
+    assert os.listdir(images) == []
+
+
+def test_what_is_replaced_needs_room_beside_it(host: Host, images: Path, scratch: Path, server: str) -> None:
+    host.ok("volume_upload", **upload("a.qcow2", image(scratch, "qcow2"), "qcow2"))
+    other = image(scratch, "qcow2", seed=2)
+    with mock.patch(f"{UTILS}headroom.space", return_value=(1 << 30, 65536)):
+        host.refused("volume_upload", "no_space", "at once", **upload("a.qcow2", other, "qcow2", replace=True))
+    wanted = {"pool": "images", "name": "a.qcow2", "source_format": "qcow2", "replace": True}
+    wanted |= {"url": f"{server}/{other.name}", "url_networks": ["127.0.0.0/8"], "checksum": checksum(other)}
+    before = (images / "a.qcow2").read_bytes()
+    little = os.statvfs_result((4096, 4096, 1 << 30, 16, 16, 0, 0, 0, 0, 255))
+    with mock.patch("os.fstatvfs", return_value=little), mock.patch(f"{UTILS}streams.pour", side_effect=AssertionError):
+        host.failed("volume_upload", "no_space", "64.0 KiB left", **wanted)
+    assert (images / "a.qcow2").read_bytes() == before
+
+
 def test_what_would_be_lost_is_not_replaced(host: Host, images: Path, scratch: Path) -> None:
     other = image(scratch, "qcow2", seed=2)
     host.ok("volume_upload", **upload("a.qcow2", image(scratch, "qcow2"), "qcow2"))
@@ -397,6 +432,8 @@ def test_rbd(host: Host, scratch: Path, ceph: Ceph) -> None:
 
 
 def test_lun(host: Host, scratch: Path, iscsi: Target) -> None:
+    with open(iscsi.root / "open-1.img", "r+b") as lun:
+        lun.write(bytes(SIZE))
     pool = {"name": "luns", "target_iqn": iscsi.iqn_open, "initiator_iqn": iscsi.initiator}
     host.ok("pool_iscsi_direct", **pool, hosts=[{"name": iscsi.host, "port": iscsi.port}])
     wanted = {**upload("unit:0:0:1", image(scratch, "qcow2"), "qcow2"), "pool": "luns"}
@@ -435,11 +472,13 @@ def test_partition(host: Host, scratch: Path, disk_node: DiskNode) -> None:
     with open(device, "rb") as opened:
         assert struct.unpack("16s", opened.read(16))[0] == bytes(16)
         subprocess.run(["mkfs.ext4", "-q", "-F", device], check=True)
-        subprocess.run(["mount", device, "/mnt"], check=True)
+        point = scratch / "mnt"
+        point.mkdir()
+        subprocess.run(["mount", device, point], check=True)
         try:
             host.refused("volume_upload", "in_use", **{**other, "replace": True})
         finally:
-            subprocess.run(["umount", "/mnt"], check=True)
+            subprocess.run(["umount", point], check=True)
 
 
 def test_layout(host: Host, images: Path, scratch: Path) -> None:

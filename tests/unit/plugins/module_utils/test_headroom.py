@@ -134,3 +134,15 @@ def test_thin_pool():
     assert headroom.room(thin, 2 * GIB, 2 * GIB, REFUSE, "thin") == []
     with pytest.raises(StorageError, match="thin pool 'thin'"):
         headroom.room(thin, 3 * GIB, 3 * GIB, REFUSE, "thin")
+
+
+@pytest.mark.parametrize(("now", "refused"), [(GIB, False), (2 * GIB, True)])
+def test_what_a_thin_pool_has_left(now, refused):
+    """Whatever it may promise: once it is full, the guests of all its volumes can't write."""
+    contents = Contents({"thin": Entry("thin", kind=THIN_POOL, capacity=10 * GIB, allocation=9 * GIB)})
+    thin, allow = volume(Connection(), "a", contents), headroom.Policy("allow")
+    if refused:
+        with pytest.raises(StorageError, match="thin pool 'thin' has 1.0 GiB left"):
+            headroom.room(thin, now, now, allow, "thin")
+    else:
+        assert headroom.room(thin, now, now, allow, "thin") == []
