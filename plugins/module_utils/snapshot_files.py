@@ -461,13 +461,34 @@ def merge_down(operation: Any, upper: str, base: str, form: str) -> None:
 def absorb(operation: Any, frozen: str, child: str) -> None:
     """Remove a frozen state: its file takes in what its one overlay holds, and then takes that one's place."""
     begin_merge(operation.label, frozen)
+    was = files.identity(child)
     merge_down(operation, child, frozen, "qcow2")
     own = marks(child).get(os.path.basename(child))
     if own is not None:
         mark(operation.label, frozen, {os.path.basename(child): own})
     like(operation.label, child, frozen, marks_too=False)
-    with operation.content_kept():
+    with untaken(operation.label, child, was), operation.content_kept():
         files.replace(frozen, child)
+
+
+def remove_merged(operation: Any, upper: str, was: tuple[int, ...]) -> None:
+    """An overlay goes whose data have gone down, unless a guest has taken it since."""
+    with untaken(operation.label, upper, was):
+        os.unlink(upper)
+
+
+@contextlib.contextmanager
+def untaken(thing: str, path: str, was: tuple[int, ...]) -> Iterator[None]:
+    """No guest has written a file since files.identity() was asked, and none can take it now."""
+    with exclusive.opened(thing, path):
+        if files.identity(path) != was:
+            raise StorageError(
+                thing=thing,
+                code="in_use",
+                reason=f"somebody wrote to {path} meanwhile; it stays, with all that is in it",
+                way_out="shut its guest down, then run this again",
+            )
+        yield
 
 
 # a btrfs subvolume

@@ -63,6 +63,7 @@ FIELDS: dict[str, Any] = {
     "permissions": PERMISSIONS,
     "encryption": ENCRYPTION,
 }
+WIPING = ".kvm.storage.wiping-"  # begins the name of an old image; never swept as what is half made is
 IN_THIN_POOL = {"capacity", "format"}  # the options that a volume of a thin pool can have
 # What a volume keeps for life. nocow and allocation are taken at creation and can't be read back as given.
 FIXED = ("compat", "cluster_size", "lazy_refcounts", "extended_l2")
@@ -1104,6 +1105,7 @@ class Volume(Thing):
             )
         if self.backend.snapshots is None:
             self.require_no_snapshots()
+        self.require_no_old_image()
         leaving = self.want.get("leaving", frozenset())
         above = [name for name in chain.overlays(self.connection, before["path"]) if name not in leaving]
         if above:
@@ -1144,6 +1146,18 @@ class Volume(Thing):
                 code="has_snapshots",
                 reason=f"its snapshots would be left without it, or be lost: {', '.join(map(repr, found[:5]))}",
                 way_out=way_out or "remove them first (volume_snapshot, state: absent)",
+            )
+
+    def require_no_old_image(self) -> None:
+        """What a killed wipe has not overwritten yet has a name of its own, and nobody would look for it any more."""
+        directory = self.directory()
+        path = os.path.join(directory, f"{WIPING}{self.volume_name}")
+        if directory and os.path.lexists(path):
+            raise StorageError(
+                thing=self.label,
+                code="unfinished",
+                reason=f"a wipe of it was ended, and what it held is still in {path}",
+                way_out="run volume_wipe again, or remove that file",
             )
 
     def own_snapshots(self) -> list[Snapshot]:

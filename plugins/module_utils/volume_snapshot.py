@@ -12,9 +12,9 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Callable
 
-from . import blockjob, chain, fields, reconcile, retention, sizes, xmltree
+from . import blockjob, chain, fields, progress, reconcile, retention, sizes, thaw, xmltree
 from . import snapshot_files as by_file
 from .connection import libvirt, words
 from .errors import StorageError, bad_value
@@ -641,7 +641,10 @@ class VolumeSnapshot(Operation):
             self.connection.unseen(self.pool_name)
 
     def snapshot(self) -> None:
-        name = self.wish["snapshot"]
+        with progress.told("snapshot"):
+            self.take(self.wish["snapshot"])
+
+    def take(self, name: str) -> None:
         self.result["frozen"] = False if self.guest is not None else None
         if self.way == NATIVE:
             with self.frozen():
@@ -665,21 +668,23 @@ class VolumeSnapshot(Operation):
             yield
             return
         domain = self.guest.domain
-        try:
-            domain.fsFreeze(None, 0)
-            self.result["frozen"] = True
-        except libvirt.libvirtError as error:
-            self.thaw(domain)  # some of them may be frozen
-            if not self.wish["crash_consistent"]:
-                raise self.not_frozen(words(error)) from None
-        try:
-            yield
-        finally:
-            self.thaw(domain)
+        with thaw.watched(self.connection.uri, domain.UUIDString()) as is_thawed:
+            try:
+                domain.fsFreeze(None, 0)
+                self.result["frozen"] = True
+            except libvirt.libvirtError as error:
+                self.thaw(domain, is_thawed)  # some of them may be frozen
+                if not self.wish["crash_consistent"]:
+                    raise self.not_frozen(words(error)) from None
+            try:
+                yield
+            finally:
+                self.thaw(domain, is_thawed)
 
-    def thaw(self, domain: Any) -> None:
+    def thaw(self, domain: Any, is_thawed: Callable[[], None]) -> None:
         with contextlib.suppress(libvirt.libvirtError):
             domain.fsThaw(None, 0)
+            is_thawed()
 
     def not_frozen(self, reason: str) -> StorageError:
         return StorageError(
@@ -743,14 +748,16 @@ class VolumeSnapshot(Operation):
         return tree
 
     def remove_snapshot(self) -> None:
-        self.remove(self.found())
+        with progress.told("remove") as tick:
+            self.remove(self.found(), tick)
 
     def prune(self) -> None:
         for one in self.leaving():
-            self.remove(one)
+            with progress.told("prune") as tick:
+                self.remove(one, tick)
             self.before["snapshots"].remove(one)
 
-    def remove(self, one: Snapshot) -> None:
+    def remove(self, one: Snapshot, tick: Callable[[int], None]) -> None:
         if one.kind == NATIVE:
             self.native.delete(self.label, self.connection, self.pool_options(), self.volume_name, one.name)
             self.changed_natively()
@@ -760,7 +767,7 @@ class VolumeSnapshot(Operation):
         elif one.kind == SUBVOLUME:
             by_file.remove_subvolume(self, one.path)
         elif one.overlay:
-            self.remove_overlay(one)
+            self.remove_overlay(one, tick)
         elif one.kind == EXTERNAL:
             above = chain.overlays(self.connection, one.path)
             if above:
@@ -771,7 +778,7 @@ class VolumeSnapshot(Operation):
             os.unlink(one.path)
         self.changed_files()
 
-    def remove_overlay(self, one: Snapshot) -> None:
+    def remove_overlay(self, one: Snapshot, tick: Callable[[int], None]) -> None:
         users = self.uses_of(one.path, running_only=True)
         if users:
             place = self.place_of(one, users)
@@ -782,17 +789,25 @@ class VolumeSnapshot(Operation):
                 blockjob.ACTIVE_COMMIT,
                 lambda: place.domain.blockCommit(place.target, base, None, 0, COMMIT_ACTIVE),
             )
-            blockjob.wait(place, "remove_snapshot", LONGEST_MERGE, until_ready=True)
+            tell = blockjob.ticking(tick)
+            blockjob.wait(place, "remove_snapshot", LONGEST_MERGE, tell, until_ready=True)
             entry = os.path.basename(one.path)
             by_file.mark(self.label, one.path, {entry: {**by_file.marks(one.path)[entry], by_file.LEAVING: True}})
             blockjob.pivot(place, "remove_snapshot")
             self.connection.forget()
         else:
             by_file.begin_merge(self.label, one.path)
+            was = by_file.files.identity(one.path)
             by_file.merge_down(self, one.path, self.before["path"], self.form)
+            by_file.remove_merged(self, one.path, was)
+            return
         os.unlink(one.path)
 
     def revert(self) -> None:
+        with progress.told("revert"):
+            self.go_back()
+
+    def go_back(self) -> None:
         one, path = self.found(), self.before["path"]
         if one.kind == NATIVE:
             newer = bool(self.wish["destroy_newer"])

@@ -15,7 +15,7 @@ from . import headroom, permissions, reconcile
 from .errors import StepFailed, StorageError
 from .operation import OPERATION_SPEC, Operation
 from .plan import Plan
-from .volume import shown
+from .volume import WIPING, shown
 
 # As libvirt numbers them (virStorageVolWipeAlgorithm); scrub(1) has the same names for all but the first and the last.
 ALGORITHMS: tuple[str, ...] = (
@@ -23,7 +23,6 @@ ALGORITHMS: tuple[str, ...] = (
 )
 BY_SCRUB = ALGORITHMS[1:-1]
 FORMATS = ("raw", "qcow2")  # of files that can be wiped and made anew
-LEFT = ".kvm.storage.wiping-"  # begins the name of an old image; never swept as what is half made is
 EXTENDED = 2 * 512  # bytes that an extended partition has as a device
 CHUNK = 1024 * 1024
 ZEROES = bytes(CHUNK)
@@ -64,7 +63,7 @@ class Wipe(Operation):
 
     def left(self) -> str:
         """The name that an old image has while it is overwritten."""
-        return os.path.join(self.directory(), f"{LEFT}{self.volume_name}")
+        return os.path.join(self.directory(), f"{WIPING}{self.volume_name}")
 
     def left_behind(self, before: dict[str, Any]) -> bool:
         """Whether the old image of an ended wipe is the very file of the volume."""

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import threading
@@ -25,10 +26,12 @@ import libvirt
 import libvirt_qemu
 import pytest
 
-from ansible_collections.kvm.storage.plugins.module_utils import blockjob, connection, volume_snapshot
+from ansible_collections.kvm.storage.plugins.module_utils import blockjob, commands, connection, volume_snapshot
 from ansible_collections.kvm.storage.plugins.module_utils import snapshot_files as by_file
-from tests.integration.faults.kill import in_child, kill_self
+from tests.integration.faults.kill import alive_in, finish, in_child, kill_self, start, wait_until
 from tests.integration.helpers import MIB, UTILS, Host, connected, make_image, qemu_img, switched_off
+from tests.integration.test_image_permissions import exposed, loose
+from tests.integration.tracing import Traced, whole_lines
 from tests.servers.ceph import Ceph, CephFS
 from tests.servers.gluster import Gluster
 from tests.servers.guest import disk_xml, domain_xml, start_guest
@@ -431,6 +434,39 @@ def test_a_running_guest_goes_on_in_an_overlay(host: Host, images: Path) -> None
         check=True,
         capture_output=True,
     )
+
+
+@pytest.mark.parametrize("comes", ["before", "meanwhile"])
+def test_a_guest_that_comes_as_a_name_changes_hands(host: Host, images: Path, comes: str) -> None:
+    """An external snapshot is removed: what a guest writes from then on is in the volume."""
+    host.ok("volume", **DISK["qcow2"], capacity="8MiB")
+    snapshot(host, "one", kind="external")
+    like, replace = by_file.like, by_file.files.replace
+    with connected(host.uri) as connection:
+        guest = connection.defineXML(domain_xml("web01", disk_xml(f"{images}/web", driver="qcow2")))
+
+        def late(*given: Any, **options: Any) -> None:
+            guest.create()
+            like(*given, **options)
+
+        def refused(*given: Any) -> None:
+            with pytest.raises(libvirt.libvirtError, match="lock"):
+                guest.create()
+            replace(*given)
+
+        options = {"pool": "images", "name": "web", "format": "qcow2", "snapshot": "one", "state": "absent"}
+        if comes == "meanwhile":
+            with mock.patch.object(by_file.files, "replace", refused):
+                host.ok("volume_snapshot", **options)
+            return
+        with mock.patch.object(by_file, "like", late):
+            host.failed("volume_snapshot", "in_use", "has it open", **options)
+        guest_writes(guest, "write -P 7 5M 64k")
+        guest.destroy()
+    host.ok("volume_snapshot", **options)
+    command = ["qemu-io", "-f", "qcow2", "-c", "read -P 7 5M 64k", f"{images}/web"]
+    assert "Pattern verification failed" not in subprocess.run(command, capture_output=True, text=True).stdout
+    sound(images / "web")
 
 
 def test_a_guest_that_has_been_shut_down_reverts(host: Host, images: Path) -> None:
@@ -859,6 +895,7 @@ def test_killed_after_each_call(host: Host, made: Callable[[str], Path], kind: s
             old = write(path, "qcow2", 2)
             new = old if state == "absent" else new
         child = in_child("volume_snapshot", args, at, kill_self)
+        wait_until(lambda: not alive_in(child.session))  # noqa: B023  its tools, which live on
         ended = child.result is not None
         points += not ended
         if not host.run("volume_snapshot_info", **DISK["qcow2"])["unfinished"]:
@@ -868,15 +905,65 @@ def test_killed_after_each_call(host: Host, made: Callable[[str], Path], kind: s
         sound(path)
         assert not (ended and done["changed"] and kind == "internal"), done
         expected = {"web", "lost+found", ".snapshots"} | ({"web@one"} if state != "absent" else set())
-        # a qemu-img that outlives the run that began it may make its hidden file once more, for the next run to sweep
-        there = {entry for entry in os.listdir(folder) if not entry.startswith(".kvm.storage-")}
-        assert there <= expected, there
+        assert set(os.listdir(folder)) <= expected, at
         assert names(host) == ([] if state == "absent" else ["one"])
         snapshot(host, "one", state="absent")
         assert content(path) == new
         host.ok("volume", pool="images", name="web", state="absent")
         at += 1
     assert points >= 2, points
+
+
+STOPPED = """\
+#!/bin/sh
+# The one that is armed stops at its first write, with its image open.
+if [ "$1" = snapshot ] && rm {folder}/armed 2>/dev/null; then
+    exec strace -f -qq -o {folder}/log -e trace=pwrite64 -e inject=pwrite64:signal=STOP:when=1 {tool} "$@"
+fi
+exec {tool} "$@"
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace stops qemu-img at a write")
+@pytest.mark.parametrize("state", ["present", "reverted", "absent"])
+def test_the_tool_of_a_killed_run_still_works(
+    host: Host, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """The next run leaves the volume alone, and the one after it goes on to the end; what it removed is gone."""
+    script = tmp_path / "qemu-img"
+    script.write_text(STOPPED.format(folder=tmp_path, tool=shutil.which("qemu-img")))
+    script.chmod(0o755)
+    monkeypatch.setitem(commands.ENVIRONMENT, "PATH", f"{tmp_path}:{commands.ENVIRONMENT['PATH']}")
+    host.ok("volume", **DISK["qcow2"], capacity="8MiB")
+    new = write(images / "web", "qcow2", 1)
+    if state != "present":
+        snapshot(host, "one", kind="internal")
+        old = write(images / "web", "qcow2", 2)
+        new = old if state == "absent" else new
+    args = {**DISK["qcow2"], "snapshot": "one", "state": state, "kind": "internal"}
+    (tmp_path / "armed").touch()
+    child = start("volume_snapshot", {**args, "uri": host.uri})
+    wait_until(lambda: "stopped by SIGSTOP" in ((tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""))
+    os.kill(child[0], signal.SIGKILL)
+    assert finish(*child).result is None
+    try:
+        assert alive_in(child[0])
+        if state == "absent":
+            host.unchanged("volume_snapshot", **args)
+        else:
+            host.refused("volume_snapshot", "in_use", **args)
+        while alive_in(child[0]):  # strace counts by thread, of which each stops once
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child[0], signal.SIGCONT)
+            time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child[0], signal.SIGKILL)
+    host.ok("volume_snapshot", **args)
+    assert content(images / "web") == new
+    sound(images / "web")
+    assert names(host) == ([] if state == "absent" else ["one"])
+    assert os.listdir(images) == ["web"]
 
 
 @pytest.mark.parametrize("state", ["present", "absent"])
@@ -893,6 +980,7 @@ def test_killed_while_the_guest_runs(host: Host, images: Path, state: str) -> No
                 snapshot(host, "one", crash_consistent=True)
             guest_writes(guest, "write -P 9 4M 1M")
             child = in_child("volume_snapshot", {**args, "uri": host.uri}, at, kill_self)
+            wait_until(lambda: not alive_in(child.session))  # noqa: B023  its tools, which live on
             ended = child.result is not None
             points += not ended
             guest_writes(guest, "write -P 8 6M 1M")
@@ -903,7 +991,7 @@ def test_killed_while_the_guest_runs(host: Host, images: Path, state: str) -> No
             guest.destroy()
             if at % 2 == 0:
                 guest.undefine()
-        assert [entry for entry in os.listdir(images) if not entry.startswith(".kvm.storage-")] == ["web"]
+        assert os.listdir(images) == ["web"]
         assert content(images / "web") != first
         reads = [part for one in ("1 1M 1M", "9 4M 1M", "8 6M 1M") for part in ("-c", f"read -P {one}")]
         done = subprocess.run(["qemu-io", "-r", "-f", "qcow2", *reads, images / "web"], capture_output=True, check=True)
@@ -934,7 +1022,9 @@ def test_killed_as_a_guest_changes_over(host: Host, images: Path, turn: str, sta
             snapshot(host, "one", crash_consistent=True)
             guest_writes(guest, "write -P 7 2M 1M")
         with mock.patch.object(owner, name, die):
-            assert in_child("volume_snapshot", {**args, "uri": host.uri}).result is None
+            child = in_child("volume_snapshot", {**args, "uri": host.uri})
+        assert child.result is None
+        wait_until(lambda: not alive_in(child.session))
         guest_writes(guest, "write -P 9 4M 1M")
         if (turn, when) == ("take", "before"):
             assert names(host) == []
@@ -950,63 +1040,68 @@ def test_killed_as_a_guest_changes_over(host: Host, images: Path, turn: str, sta
     assert b"verification failed" not in done.stdout
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace ends qemu-img at a write")
-def test_qemu_img_killed_at_each_write_of_a_revert_in_place(images: Path) -> None:
-    """What the revert of a qcow2 where it lies stands on: there is one write between the old content and the new."""
+CHANGES = ("pwrite64", "pwritev", "pwritev2", "fallocate", "ftruncate", "write", "writev")
+
+
+def changed_by(log: Path) -> Iterator[tuple[int, bytes]]:
+    """What the calls of a log have written, and where."""
+    for _pid, text in whole_lines(log):
+        name, *_rest = text.partition("(")
+        data = b"".join(bytes.fromhex(one.replace("\\x", "")) for one in re.findall(r'"([^"]*)"', text))
+        numbers = [int(one) for one in re.findall(r"(?<=, )\d+(?=[,)])", text)]
+        if name in ("pwrite64", "pwritev"):
+            yield numbers[-1], data
+        elif name == "fallocate":
+            assert re.search(r"FALLOC_FL_(PUNCH_HOLE|ZERO_RANGE)", text), text
+            yield numbers[-2], bytes(numbers[-1])
+        else:
+            raise AssertionError(f"what this does is not known here: {text}")
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace shows the writes of qemu-img")
+def test_revert_in_place_is_one_write(images: Path, tmp_path: Path) -> None:
+    """What the revert of a qcow2 where it lies stands on: wherever it is killed, the content is the old or the new."""
     make_image("qcow2", images / "one", "64M")
     new = write(images / "one", "qcow2", 1)
     subprocess.run(["qemu-img", "snapshot", "-c", "s", images / "one"], check=True)
     old = write(images / "one", "qcow2", 2)
-    seen, number = [], 0
-    while True:
-        number += 1
-        shutil.copy(images / "one", images / "two")
-        inject = f"inject=pwrite64,pwritev,fdatasync:signal=SIGKILL:when={number}"
-        command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64,pwritev,fdatasync", "-e", inject]
-        ended = subprocess.run([*command, "qemu-img", "snapshot", "-a", "s", images / "two"], check=False)
-        found = content(images / "two")
-        assert found in (old, new), number
-        seen.append(found)
-        if ended.returncode == 0:
-            break
-    assert len(seen) > 3, seen
-    assert seen == sorted(seen, key=[old, new].index), "first the one, then the other"
+    for name in ("two", "three"):
+        shutil.copy(images / "one", images / name)
+    trace = ["-f", "-qq", "-xx", "-s", str(MIB), "-o", tmp_path / "log", "-P", images / "two"]
+    command = ["strace", *trace, "-e", f"trace={','.join(CHANGES)}", "qemu-img", "snapshot", "-a", "s", images / "two"]
+    subprocess.run(command, check=True)
+    seen = [content(images / "three")]
+    for at, data in changed_by(tmp_path / "log"):
+        with open(images / "three", "r+b") as file:
+            file.seek(at)
+            file.write(data[: max(0, (images / "two").stat().st_size - at)])  # a hole may go beyond the end
+        seen.append(content(images / "three"))
+    assert (images / "three").read_bytes() == (images / "two").read_bytes(), "that was not all"
+    assert len(seen) > 4, seen
     assert {old, new} == set(seen)
+    assert seen == sorted(seen, key=[old, new].index), "first the one, then the other"
 
 
 # Permissions
 
 
 @pytest.mark.parametrize("kind", ["external", "reflink", "subvolume"])
-def test_never_readable_by_others(host: Host, made: Callable[[str], Path], kind: str) -> None:
+def test_never_readable_by_others(host: Host, made: Callable[[str], Path], kind: str, tmp_path: Path) -> None:
     """At umask 000: whatever appears in the pool has no bit for others, not for a moment."""
     folder = made("btrfs")
     host.ok("volume", **DISK["qcow2"], capacity="8MiB", permissions={"mode": "0600"})
-    seen: dict[str, set[int]] = {}
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            for root, _folders, files in os.walk(folder):
-                for name in files:
-                    try:
-                        status = os.lstat(os.path.join(root, name))
-                    except OSError:
-                        continue
-                    seen.setdefault(re.sub(r"\d+-\w+$", "", name), set()).add(stat.S_IMODE(status.st_mode))
-
-    watcher, before = threading.Thread(target=watch), os.umask(0)
-    watcher.start()
-    try:
-        for number in range(5):
-            snapshot(host, f"s{number}", kind=kind)
-            write(folder / "web", "qcow2", number + 1)
-            snapshot(host, f"s{number}", state="reverted")
-    finally:
-        os.umask(before)
-        done.set()
-        watcher.join()
-    assert {mode for modes in seen.values() for mode in modes} == {0o600}, seen
+    known = {str(folder / "web")}
+    with Traced(tmp_path / "log", umask=0) as traced:
+        for number in range(2):
+            for state in ("present", "reverted"):
+                options = {**DISK["qcow2"], "snapshot": f"s{number}", "kind": kind, "state": state}
+                done = traced.run("volume_snapshot", {"uri": host.uri, **options}).result
+                assert not done.get("failed"), done
+                assert done["changed"]
+                assert loose(folder) == []
+                write(folder / "web", "qcow2", number + 1)
+    assert [one for number in range(1, 5) for one in exposed(traced.did(number).calls, known)] == []
+    assert any("/.kvm.storage-" in one for one in known), "files were made"
 
 
 def test_overlay_of_a_running_guest_is_as_private_as_its_disk(host: Host, images: Path) -> None:

@@ -178,6 +178,15 @@ def test_next_run_completes(host: Host, images: Path, step: str, algorithm: str)
     assert sorted(os.listdir(images)) == ["disk.qcow2", "disk.raw"]
 
 
+def test_an_old_image_is_not_forgotten_with_its_volume(host: Host, images: Path) -> None:
+    with mock.patch(f"{UTILS}wipe.Wipe.erase", side_effect=Killed), pytest.raises(Killed):
+        host.run("volume_wipe", **QCOW2)
+    gone = {"pool": "images", "name": "disk.qcow2", "state": "absent"}
+    host.refused("volume", "unfinished", "run volume_wipe again", **gone)
+    host.ok("volume_wipe", **QCOW2)
+    host.converge("volume", ["delete"], **gone)
+
+
 def test_other_runs_leave_what_is_not_overwritten_yet(host: Host, images: Path) -> None:
     with mock.patch(f"{UTILS}wipe.Wipe.erase", side_effect=Killed), pytest.raises(Killed):
         host.run("volume_wipe", **QCOW2)

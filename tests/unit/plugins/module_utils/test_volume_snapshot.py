@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -464,6 +467,9 @@ class Guest:
     def name(self):
         return "web01"
 
+    def UUIDString(self):
+        return "c7a5fdbd-cdaf-9455-926a-d65c16db1809"
+
     def fsFreeze(self, points, flags):
         self.asked.append("freeze")
         if self.fails:
@@ -491,6 +497,7 @@ def frozen(guest, **wish):
     """A VolumeSnapshot of which only frozen() is asked."""
     thing = object.__new__(volume_snapshot.VolumeSnapshot)
     thing.guest = None if guest is None else volume_snapshot.Attachment(guest, "web01", "vda")
+    thing.connection = SimpleNamespace(uri="test:///default")
     thing.result, thing.wish, thing.name = {"frozen": False}, {"crash_consistent": False, **wish}, "images/web"
     return thing
 
@@ -533,6 +540,45 @@ def test_what_is_asked_of_an_agent(connected, fails, crash_consistent, asked, re
     assert bool(taken) is not refused
     assert guest.asked == asked
     assert thing.result["frozen"] is (connected and not fails)
+
+
+LIBVIRT = """
+def open(uri):
+    return Guest(uri)
+class Guest:
+    def __init__(self, *words):
+        self.words = words
+    def lookupByUUIDString(self, uuid):
+        return Guest(*self.words, uuid)
+    def fsThaw(self, points, flags):
+        __builtins__["open"](__file__ + ".thawed", "w").write(" ".join(self.words))
+"""
+
+
+@NEEDS_LIBVIRT
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_guest_is_thawed_when_the_run_is_killed(tmp_path, monkeypatch, killed):
+    (tmp_path / "libvirt.py").write_text(LIBVIRT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    thawed, ready = tmp_path / "libvirt.py.thawed", tmp_path / "ready"
+    child = os.fork()
+    if not child:
+        os.setsid()
+        with frozen(Guest()).frozen():
+            ready.touch()
+            time.sleep(60 if killed else 0)
+        os._exit(0)
+    while not ready.exists():
+        time.sleep(0.01)
+    if killed:
+        os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    deadline = time.monotonic() + (30 if killed else 1)
+    while not thawed.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert thawed.exists() is killed  # a run that ends by itself has done it
+    if killed:
+        assert thawed.read_text() == f"test:///default {Guest().UUIDString()}"
 
 
 def test_without_an_agent_it_must_be_said():
