@@ -57,15 +57,20 @@ class ActionModule(progress.TransferAction):
             self._task.check_mode = check_mode
 
     def copy(self, source: str, task_vars: dict[str, Any]) -> str:
-        """Bring a file into the task's directory on the host, and say so now and then; its path there."""
+        """Bring a file into the task's directory on the host, and say so now and then; its path there.
+
+        Its name stays, by which a list of checksums knows it, so it gets a directory of its own.
+        """
         if self._connection._shell.tmpdir is None:
             self._make_tmp_path()
         tmpdir = self._connection._shell.tmpdir
-        there = self._connection._shell.join_path(tmpdir, f"image-{os.path.basename(source)}")
+        folder = self._connection._shell.join_path(tmpdir, "image")
+        self._low_level_execute_command(f"mkdir -p {self._connection._shell.quote(folder)}", sudoable=False)
+        there = self._connection._shell.join_path(folder, os.path.basename(source))
         told = Telling(str(task_vars.get("inventory_hostname") or "host"), source, bool(self._task.no_log))
         with told:
             self._transfer_file(source, there)
-        self._fixup_perms2((tmpdir, there))
+        self._fixup_perms2((tmpdir, folder, there))
         return there
 
 

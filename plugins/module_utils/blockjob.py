@@ -27,6 +27,18 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks
 Progress = Callable[[int, int], None]  # so many bytes of so many
 
 
+def ticking(tick: Callable[[int], None]) -> Progress:
+    """The progress of a job for who counts each byte once; a job's bytes may become more, never less."""
+    said = 0
+
+    def tell(done: int, end: int) -> None:
+        nonlocal said
+        tick(max(done - said, 0))
+        said = max(done, said)
+
+    return tell
+
+
 @dataclass(frozen=True)
 class Job:
     """A job of a disk: its kind, and how many bytes of how many it has done."""

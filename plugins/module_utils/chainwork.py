@@ -217,17 +217,11 @@ class ChainWork(Operation):
 
     @contextlib.contextmanager
     def told(self, step: str) -> Iterator[Any]:
-        """How far a job has come, for who waits for the module; a job's bytes may become more, never less."""
-        from . import progress
+        """How far a job has come, for who waits for the module."""
+        from . import blockjob, progress
 
         with progress.told(step) as tick:
-            seen = [0]
-
-            def tell(done: int, end: int) -> None:
-                tick(max(done - seen[0], 0))
-                seen[0] = max(done, seen[0])
-
-            yield tell
+            yield blockjob.ticking(tick)
 
     def require_pullable(self, attached: Attachment) -> None:
         from . import blockjob

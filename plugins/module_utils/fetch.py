@@ -11,12 +11,15 @@ Sources: RFC 9110 (Range, If-Range, redirects), RFC 6890 (special addresses).
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import ipaddress
 import re
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
@@ -29,6 +32,7 @@ MOST_RESUMES = 5  # one after the other without a byte in between
 REDIRECTS = (301, 302, 303, 307, 308)
 PORTS = {"http": 80, "https": 443}
 LARGEST_SUMS = 4 << 20
+LEAST_RATE = 1024  # bytes a second
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 FAULTS = (OSError, http.client.HTTPException)  # of a connection; ssl.SSLError and timeouts are OSErrors
 
@@ -48,6 +52,7 @@ class Rules:
     password: str | None = field(default=None, repr=False)
     timeout: float = 30.0
     size: int = 64 << 40
+    slow: float = 300.0  # seconds after which a server must have given LEAST_RATE in each of them
     pause: float = 1.0  # before a broken connection is taken up again, doubled each time
 
 
@@ -181,18 +186,23 @@ class Plain(http.client.HTTPConnection):
     def __init__(self, host: str, port: int, found: list[tuple[Any, ...]], timeout: float) -> None:
         super().__init__(host, port, timeout=timeout)
         self.found = found
+        self.opened: Any = None  # the socket, also when it was handed on to the answer
 
     def connect(self) -> None:
-        self.sock = connected(self.found, self.timeout or 30.0)
+        self.sock = self.opened = connected(self.found, self.timeout or 30.0)
 
 
 class Secure(http.client.HTTPSConnection):
     def __init__(self, host: str, port: int, found: list[tuple[Any, ...]], timeout: float, tls: Any) -> None:
         super().__init__(host, port, timeout=timeout, context=tls)
         self.found, self.tls = found, tls
+        self.opened: Any = None  # the socket, also when it was handed on to the answer
 
     def connect(self) -> None:
-        self.sock = self.tls.wrap_socket(connected(self.found, self.timeout or 30.0), server_hostname=self.host)
+        plain = connected(self.found, self.timeout or 30.0)
+        self.opened = self.tls.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
+        self.opened.do_handshake()
+        self.sock = self.opened
 
 
 def connected(found: list[tuple[Any, ...]], timeout: float) -> socket.socket:
@@ -241,8 +251,20 @@ class Download:
         self.tls = context(thing, rules) if url.startswith("https:") else None
         self.connection: Any = None
         self.response: Any = None
+        self.waited, self.since, self.slow = 0.0, 0.0, False
+        self.ended = threading.Event()
+        threading.Thread(target=self.watch, daemon=True).start()
         try:
-            self.response = self.request()
+            self.begin()
+        except BaseException:
+            self.ended.set()
+            raise
+
+    def begin(self) -> None:
+        """The first answer, and what it tells of the whole."""
+        try:
+            with self.waiting():
+                self.response = self.request()
         except FAULTS as error:
             raise self.failed(error) from error
         if self.response.status != 200:
@@ -255,7 +277,7 @@ class Download:
         self.validator = etag if etag.startswith('"') else headers.get("Last-Modified", "")
         if headers.get("Accept-Ranges", "bytes").lower() == "none":
             self.validator = ""
-        if self.total is not None and self.total > rules.size:
+        if self.total is not None and self.total > self.rules.size:
             self.close()
             raise self.too_large()
 
@@ -268,7 +290,32 @@ class Download:
         return self
 
     def __exit__(self, *dummy: object) -> None:
+        self.ended.set()
         self.close()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time that the server takes, and not whoever reads."""
+        self.since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.waited, self.since = self.waited + time.monotonic() - self.since, 0.0
+
+    def watch(self) -> None:
+        """End a connection that gives less than it must: no timeout does, where each byte comes in time."""
+        began, had = 0.0, 0
+        while not self.ended.wait(self.rules.slow / 20):
+            since = self.since
+            waited = self.waited + (time.monotonic() - since if since else 0.0)
+            if waited - began < self.rules.slow:
+                continue
+            if self.offset - had < LEAST_RATE * self.rules.slow:
+                self.slow = True
+                with contextlib.suppress(OSError, AttributeError):  # it has just ended
+                    socket.socket.shutdown(self.connection.opened, socket.SHUT_RDWR)
+            else:
+                began, had = waited, self.offset
 
     def request(self) -> Any:
         """The answer to a GET, from where the stream is, after all redirects."""
@@ -327,7 +374,10 @@ class Download:
             if self.total is not None and self.offset >= self.total:
                 return b""
             try:
-                data: bytes = self.response.read1(min(count, 1 << 20))
+                with self.waiting():
+                    data: bytes = self.response.read1(min(count, 1 << 20))
+                if not data and self.slow:
+                    raise TimeoutError
                 if not data and self.total is not None:
                     raise http.client.IncompleteRead(b"", self.total - self.offset)
             except FAULTS as error:
@@ -346,6 +396,8 @@ class Download:
         """Ask for the rest of the same file, if the server can tell that it is the same."""
         while True:
             self.close()
+            if self.slow:
+                raise self.failed(error) from error
             if self.offset and not self.validator:
                 raise Restart from error
             self.resumes += 1
@@ -353,7 +405,8 @@ class Download:
                 raise self.failed(error) from error
             time.sleep(self.rules.pause * 2 ** (self.resumes - 1))
             try:
-                self.response = self.request()
+                with self.waiting():
+                    self.response = self.request()
             except FAULTS as again:
                 error = again
                 continue
@@ -386,6 +439,8 @@ class Download:
     def failed(self, error: Exception) -> StorageError:
         """A connection that did not come about, or broke too often."""
         words = " ".join(str(error).split()) or type(error).__name__
+        if self.slow:
+            words = f"it gives less than {LEAST_RATE} bytes a second"
         if isinstance(error, ssl.SSLCertVerificationError):
             reason = f"the certificate of {shown(self.url)} can't be verified ({error.verify_message})"
             return refused(

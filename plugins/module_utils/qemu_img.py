@@ -78,7 +78,6 @@ def convert(
     options: dict[str, Any] | None = None,
     step: str = "copy",
     zeroed: bool = False,
-    share: bool = False,
     compress: bool = False,
     rate: int | None = None,
 ) -> None:
@@ -86,15 +85,11 @@ def convert(
 
     create   make the target's image (of its format, with options) in the file at its path; else it is there already.
     zeroed   a target that is there reads as zeroes all over, so that nothing is written for a hole.
-    share    let the file system share the blocks where it can (copy_file_range).
     rate     bytes a second at most.
     """
     argv = ["convert", "-q", "-t", IN_CACHE, "-T", IN_CACHE, "-m", str(THREADS)]
-    argv += ["-C"] if share else ["-W"]
-    argv += ["-c"] if compress else []
+    argv += ["-c"] if compress else ["-W"]  # what is compressed goes in order
     argv += ["-r", str(rate)] if rate else []
-    if share or compress:  # what is shared or compressed goes in order
-        argv = [one for one in argv if one != "-W"]
     argv += settings(options or {}) if create else ["-n"] + (["--target-is-zero"] if zeroed else [])
     argv += ["-O", target.format, source.name, target.path if create else target.name]
     run(thing, step, *argv, nodes=(source, target))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import headroom, images, reconcile, sizes
+from . import headroom, images, progress, reconcile, sizes
 from .backend import Native, Refused
 from .errors import StepFailed, StorageError
 from .operation import OPERATION_SPEC, Attachment, Operation
@@ -353,7 +353,7 @@ class Resize(Operation):
 
     def grow(self) -> None:
         if self.is_file(self.before["path"]):
-            with self.content_kept():
+            with self.content_kept(), progress.told("resize"):
                 self.change_file()
         else:
             self.want["options"]["capacity"] = self.need
@@ -364,12 +364,16 @@ class Resize(Operation):
         form = self.format(self.before)
         if self.options["shrink"] == "if_unused":
             self.require_unused_end(self.before, form)
+        with progress.told("resize"):
+            self.make_smaller()
+        self.verify()
+
+    def make_smaller(self) -> None:
         if self.is_file(self.before["path"]):
             self.change_file(shrink=True)
         else:
             self.backend.shrink.call(self.label, self.connection, self.pool_options(), self.volume_name, self.need)
             self.refresh()
-        self.verify()
 
     def change_file(self, shrink: bool = False) -> None:
         """By the descriptor of the very file whose header was inspected, while no guest can take it."""

@@ -29,7 +29,7 @@ PAGE = 4096  # the smallest hole that is looked for
 WINDOW = 32 << 20  # after so much the system is asked to begin to write it to the disk
 BUFFERS = 8
 ZEROS, ZERO_PAGE = bytes(BLOCK), bytes(PAGE)
-MOST_XZ_MEMORY = 80 << 20  # xz -9 needs 65 MiB
+MOST_XZ_MEMORY = 40 << 20  # xz -8 needs 33 MiB; with the 65 MiB of xz -9 the module would have more than 100 MB
 # Where the kernel can't copy between two descriptors by itself.
 NO_OFFLOAD = frozenset(
     [errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY, errno.EIO]
@@ -473,12 +473,24 @@ def members(thing: str, read: Read, kind: str) -> Blocks:
         try:
             found = engine.decompress(data, BLOCK)
         except Exception as error:  # zlib.error, LZMAError, OSError, ValueError: each library has its own
+            if kind == "xz" and "Memory usage limit" in str(error):
+                raise hungry(thing) from error
             raise broken(thing, kind, " ".join(str(error).split()) or type(error).__name__) from error
         data = b""
         if found:
             yield found
         if engine.eof:
             data, engine = engine.unused_data, None
+
+
+def hungry(thing: str) -> StorageError:
+    """A dictionary that would be the module's memory."""
+    return StorageError(
+        thing=thing,
+        code="bad_compression",
+        reason=f"to decompress it takes more than {MOST_XZ_MEMORY >> 20} MiB of memory, as what 'xz -9' makes does",
+        way_out="compress it by 'xz -8' or less, or by zstd",
+    )
 
 
 def broken(thing: str, kind: str, reason: str) -> StorageError:

@@ -137,7 +137,7 @@ class TransferAction(ActionBase):
                 time.sleep(pause)
                 pause = min(pause * 1.3, LONGEST_PAUSE)
                 try:
-                    ended, found, alive = self.look(place, progress, pid)
+                    ended, found, alive = self.look(place, progress, pid, job["token"])
                     failures = 0
                 except AnsibleConnectionFailure:
                     failures += 1
@@ -149,7 +149,7 @@ class TransferAction(ActionBase):
                 if ended:
                     break
                 pid = found.get("pid") or pid
-                gone = 0 if alive or pid is None else gone + 1
+                gone = 0 if alive else gone + 1
                 if gone > LOST:
                     return {"failed": True, "msg": f"{self._task.action} was ended on {host} and left no result"}
                 line = lines.next(found, time.monotonic())
@@ -166,15 +166,15 @@ class TransferAction(ActionBase):
         finally:
             self.shell(f"rm -f {shlex.quote(place)} {shlex.quote(progress)}")
 
-    def look(self, place: str, progress: str, pid: int | None) -> tuple[bool, dict[str, Any], bool]:
+    def look(self, place: str, progress: str, pid: int | None, token: str) -> tuple[bool, dict[str, Any], bool]:
         """(whether the job has ended, what it last told, whether its process is there)."""
         command = f"cat {shlex.quote(place)}; echo; cat {shlex.quote(progress)} 2>/dev/null; echo"
-        command += f"; kill -0 {int(pid)} 2>/dev/null && echo alive" if pid is not None else ""
+        command += f"; {alive(pid, token)} && echo alive"
         answer = self._low_level_execute_command(f"{{ {command}; }} || true", sudoable=True)
         text = answer.get("stdout") or ""
         objects = [found for found in map(read_json, text.splitlines()) if found is not None]
         if not objects:
-            return False, {}, False
+            return False, {}, True
         ended = "started" not in objects[0]
         told = next((one for one in objects[1:] if "pid" in one), {})
         return ended, told, bool(told) or "\nalive" in text
@@ -198,6 +198,18 @@ class TransferAction(ActionBase):
         """A command whose failure changes nothing."""
         with contextlib.suppress(Exception):
             self._low_level_execute_command(f"{command} 2>/dev/null || true", sudoable=True)
+
+
+def alive(pid: int | None, token: str) -> str:
+    """A command that tells whether a module is there: by its number, or by the environment that it was started with.
+
+    The pattern does not fit itself, which sudo puts into an environment; where none can be read, it counts as alive.
+    """
+    if pid is not None:
+        return f"kill -0 {int(pid)} 2>/dev/null"
+    pattern = f"{VARIABLE}=[{token[0]}]{token[1:]}"
+    blind = "KVM_STORAGE_LOOK=1 grep -qs KVM_STORAGE_LOOK=1 /proc/self/environ"
+    return f"{{ grep -qs {shlex.quote(pattern)} /proc/[0-9]*/environ || ! {blind}; }}"
 
 
 def without_own_keys(found: dict[str, Any]) -> dict[str, Any]:

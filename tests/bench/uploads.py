@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -168,9 +170,34 @@ def memory(host: Host, quick: bool) -> Row:
     return Row(what, f"{used:.0f} MB", "", f"{used:.0f}", f"{required} MB", bounded(used, required))
 
 
+def memory_of_others(host: Host, quick: bool) -> list[Row]:
+    """The same of what decompresses, goes out and is converted; xz has the largest dictionary that is taken."""
+    size = (64 if quick else 512) * MIB
+    source, packed, dest = (host.server.shared / name for name in ("large.raw", "large.raw.xz", "large.qcow2"))
+    random_file(source, size)
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 32 * MIB}]
+    with open(source, "rb") as file, lzma.open(packed, "wb", filters=filters) as target:
+        shutil.copyfileobj(file, target, MIB)
+    given = {"uri": host.uri, "pool": POOL, "name": "ours.raw"}
+    upload = {**given, "src": str(packed), "remote_src": True, "source_format": "raw", "compression": "xz"}
+    download = {**given, "format": "raw", "dest": str(dest), "dest_format": "qcow2"}
+    convert = {**given, "format": "raw", "to": {"format": "qcow2"}}
+    found = []
+    for name, options in (("upload", upload), ("download", download), ("convert", convert)):
+        tasks = [{"name": name, f"kvm.storage.volume_{name}": options}]
+        used, _seconds = host.controller.usage(tasks, changed=True)
+        what = f"memory of volume_{name} of {size // MIB} MiB" + (" of xz -8" if name == "upload" else "")
+        required = f"at most {MOST_MEMORY}"
+        found.append(Row(what, f"{used:.0f} MB", "", f"{used:.0f}", f"{required} MB", bounded(used, required)))
+    remove(host, POOL, "ours.raw")
+    for path in (source, packed, dest):
+        path.unlink()
+    return found
+
+
 def rows(host: Host, quick: bool) -> list[Row]:
     host.make_pool(POOL)
     try:
-        return [*files(host, quick), memory(host, quick), *ceph(host, quick)]
+        return [*files(host, quick), memory(host, quick), *memory_of_others(host, quick), *ceph(host, quick)]
     finally:
         host.drop_pool(POOL)

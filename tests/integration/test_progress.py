@@ -6,15 +6,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
+import http.server
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +28,15 @@ import pytest
 
 from tests.integration.inputs.counts import SOAK
 from tests.servers.libvirtd import Libvirtd
+from tests.servers.silent import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
-ACTION = """
+SELDOM = 2  # seconds between two lines without news
+LONGER = (5, 20)  # seconds of a run, the second where the first was too short
+ACTION = f"""
 from ansible_collections.kvm.storage.plugins.plugin_utils import progress
-progress.OFTEN, progress.SELDOM = 1.0, 2.0
+progress.OFTEN, progress.SELDOM = 1.0, {SELDOM}
 class ActionModule(progress.TransferAction):
     pass
 """
@@ -121,7 +130,7 @@ class Playing:
     def __call__(self, *tasks: dict[str, Any], check: bool = False) -> Ran:
         argv, env = self.command(list(tasks))
         argv += ["--check"] if check else []
-        done = subprocess.run(argv, cwd=self.folder, env=env, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(argv, cwd=self.folder, env=env, capture_output=True, text=True, check=False, timeout=600)
         return Ran(self.folder, done)
 
 
@@ -140,29 +149,24 @@ def passwd(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def ssh_server(run_root: Path) -> Iterator[dict[str, Any]]:
     """An ssh server on a free port of loopback, whose root has a home and a key of the test's own."""
     if shutil.which("dropbear") is None or os.geteuid() != 0:
         pytest.skip("needs root and dropbear-bin")
-    folder = tmp_path_factory.mktemp("ssh")
-    for path in (folder, *folder.parents):
-        if path.stat().st_mode & 0o055 != 0o055:
-            path.chmod(path.stat().st_mode | 0o055)
+    folder = for_all(run_root)
     table = passwd(folder)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"], check=True)
     subprocess.run(["dropbearkey", "-t", "ed25519", "-f", folder / "host"], check=True, capture_output=True)
     (folder / "home-root/.ssh").mkdir(mode=0o700)
     shutil.copy(folder / "key.pub", folder / "home-root/.ssh/authorized_keys")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     script = f"mount --make-rprivate / && mount --bind {table} /etc/passwd && exec dropbear -F -E -s -m"
     script += f" -p 127.0.0.1:{port} -r {folder / 'host'} -P {folder / 'pid'}"
     with open(folder / "log", "w") as log:
         argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]
         server = subprocess.Popen(argv, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while "background" not in (text := (folder / "log").read_text()) and "foreground" not in text:
             assert server.poll() is None and time.monotonic() < deadline, text
             time.sleep(0.05)
@@ -182,22 +186,33 @@ def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, A
         server.wait()
 
 
+def for_all(run_root: Path) -> Path:
+    """A folder that other users come to as well; pytest's own are closed to them by whatever run begins next."""
+    folder = Path(tempfile.mkdtemp(prefix="progress-", dir=run_root))
+    folder.chmod(0o755)
+    return folder
+
+
 @pytest.fixture(params=["local", "ssh", "ssh pipelining", "ssh become"] if SOAK else ["local", "ssh become"])
-def playing(request: pytest.FixtureRequest, tmp_path: Path, collections: Path) -> Playing:
-    tmp_path.chmod(0o755)
+def playing(request: pytest.FixtureRequest, run_root: Path, collections: Path) -> Playing:
+    folder = for_all(run_root)
     if request.param == "local":
         host = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
-        host |= {"ansible_async_dir": str(tmp_path / "jobs"), "ansible_remote_tmp": str(tmp_path / "remote")}
-        return Playing(tmp_path, collections, host)
+        host |= {"ansible_async_dir": str(folder / "jobs"), "ansible_remote_tmp": str(folder / "remote")}
+        return Playing(folder, collections, host)
     host = dict(request.getfixturevalue("ssh_server"))
+    system = folder / "system"  # where what another user runs lies
+    system.mkdir()
+    system.chmod(0o1777)
+    host |= {"ansible_remote_tmp": str(folder / "remote"), "ansible_system_tmpdirs": [str(system)]}
     if request.param == "ssh pipelining":
         host["pipelining"] = True
     if request.param == "ssh become":
         host |= {"ansible_become": True, "ansible_become_method": "su", "ansible_become_user": "worker"}
-    return Playing(tmp_path, collections, host)
+    return Playing(folder, collections, host)
 
 
-def leftovers(playing: Playing, seconds: float = 8) -> list[str]:
+def leftovers(playing: Playing, seconds: float = 60) -> list[str]:
     """Files of jobs, of modules and of progress; core's watcher looks every 5 s whether it can remove its own."""
     folders = [playing.folder, *([Path(playing.host["homes"])] if "homes" in playing.host else [])]
     deadline = time.monotonic() + seconds
@@ -246,18 +261,28 @@ def test_a_module_without_a_result_fails(playing: Playing, end: str) -> None:
 
 
 def test_lines_come_while_it_works(playing: Playing) -> None:
-    ran = playing(task("shown", seconds=5))
-    assert ran.results[0]["changed"]
-    percents = [
-        int(found) for line in ran.lines for found in re.findall(r"copy\s+(\d+)%  [\d.]+ MiB of 10.0 MiB", line)
-    ]
-    assert len(percents) >= 2 and percents == sorted(set(percents)), ran.output
-    assert len(ran.lines) == len(percents)
+    for seconds in LONGER:
+        ran = playing(task("shown", seconds=seconds))
+        assert ran.results[0]["changed"]
+        found = [re.search(r"copy\s+(\d+)%  [\d.]+ MiB of 10.0 MiB", line) for line in ran.lines]
+        places = [place for place, one in enumerate(found) if one]  # before and behind them it tells nothing
+        percents = [int(one[1]) for one in found if one]
+        assert percents == sorted(percents), ran.output
+        assert places == list(range(places[0], places[-1] + 1)) if places else True, ran.output
+        if len(set(percents)) >= 2:
+            return
+    pytest.fail(ran.output)
 
 
 def test_a_module_that_tells_nothing_is_not_silent(playing: Playing) -> None:
-    ran = playing(task("shown", seconds=5, silent=True))
-    assert [re.sub(r"\d+", "N", line) for line in ran.lines] == ["[target] shown: N s"] * 2, ran.output
+    for seconds in LONGER:
+        ran = playing(task("shown", seconds=seconds, silent=True))
+        assert {re.sub(r"\d+", "N", line) for line in ran.lines} <= {"[target] shown: N s"}, ran.output
+        said = [int(line.split()[-2]) for line in ran.lines]
+        assert all(after >= SELDOM * number for number, after in enumerate(said, start=1)), ran.output
+        if len(said) >= 2:
+            return
+    pytest.fail(ran.output)
 
 
 def test_it_steps_aside(playing: Playing) -> None:
@@ -277,16 +302,53 @@ def test_a_core_that_can_not_runs_it_plainly(playing: Playing) -> None:
 
 
 def test_a_task_that_runs_out_of_time_ends_its_module(playing: Playing) -> None:
-    began = time.monotonic()
-    ran = playing({**task("shown", seconds=60), "timeout": 4})
-    assert ran.results[0]["failed"]
-    assert time.monotonic() - began < 40
+    command = ["pgrep", "-f", f"python3.*{playing.folder}/.*[0-9]/AnsiballZ_shown"]
+
+    def works() -> list[int]:
+        return list(map(int, subprocess.run(command, capture_output=True, check=False).stdout.split()))
+
+    for timeout in (4, 16, 64):
+        began, seen = time.monotonic(), False
+        with ThreadPoolExecutor(1) as thread:
+            running = thread.submit(playing, {**task("shown", seconds=600), "timeout": timeout})
+            while not running.done():
+                seen = seen or bool(works())
+                time.sleep(0.1)
+        ran = running.result()
+        assert ran.results[0]["failed"]
+        assert time.monotonic() - began < 180
+        told = any("%" in line for line in ran.lines)
+        if seen and told:  # else its time was over before it had told of itself
+            break
+        while working := works():
+            for pid in working:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        for path in leftovers(playing, 0):
+            Path(path).unlink()
+    assert seen and told, ran.output
     assert leftovers(playing) == []
-    command = ["pgrep", "-f", "python3.*[0-9]/AnsiballZ_shown"]
-    deadline = time.monotonic() + 8  # of core's watcher, which names it too
-    while subprocess.run(command, capture_output=True, check=False).returncode == 0:
+    deadline = time.monotonic() + 60  # of core's watcher, which names it too
+    while works():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_a_module_that_is_ended_before_it_has_told_of_itself(playing: Playing) -> None:
+    command = ["pgrep", "-f", f"python3.*{playing.folder}/.*[0-9]/AnsiballZ_shown"]
+
+    def works() -> list[int]:
+        return list(map(int, subprocess.run(command, capture_output=True, check=False).stdout.split()))
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(playing, {**task("shown", seconds=600, silent=True), "timeout": 90})
+        while not works() and not running.done():
+            time.sleep(0.1)
+        time.sleep(5)  # it is followed by now
+        for pid in works():  # its wrapper, too, as where a host loses its power
+            os.kill(pid, signal.SIGKILL)
+        ran = running.result()
+    assert "left no result" in ran.results[0]["msg"], ran.output
 
 
 def test_an_image_of_the_controller(playing: Playing, fresh_hypervisor: Libvirtd, scratch: Path) -> None:
@@ -314,5 +376,30 @@ def test_an_image_of_the_controller(playing: Playing, fresh_hypervisor: Libvirtd
         file.write(os.urandom(4096))
     ran = playing({**other, "check_mode": True}, other)
     assert [one["actions"] for one in ran.results] == [["replace"], ["replace"]], ran.output
+    assert (scratch / "images/disk").read_bytes() == image.read_bytes()
+    assert leftovers(playing) == []
+
+
+@pytest.mark.parametrize("playing", ["ssh"], indirect=True)
+def test_an_image_of_the_controller_has_its_name_in_a_list(
+    playing: Playing, fresh_hypervisor: Libvirtd, scratch: Path
+) -> None:
+    """A list of checksums knows it by the name that it has where it comes from."""
+    uri, image = fresh_hypervisor.uri, playing.folder / "files/disk.raw"
+    image.parent.mkdir()
+    image.write_bytes(os.urandom(1 << 20))
+    sums = f"{hashlib.sha256(image.read_bytes()).hexdigest()}  disk.raw\n{'0' * 64}  other.raw\n"
+    (playing.folder / "sums").mkdir()
+    (playing.folder / "sums/SHA256SUMS").write_text(sums)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(playing.folder / "sums"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        listed = f"sha256:http://127.0.0.1:{server.server_port}/SHA256SUMS"
+        options = {"uri": uri, "pool": "images", "name": "disk", "src": "disk.raw", "source_format": "raw"}
+        options |= {"checksum": listed, "url_networks": ["127.0.0.0/8"]}
+        pool = {"kvm.storage.pool_dir": {"uri": uri, "name": "images", "path": f"{scratch}/images"}}
+        ran = playing(pool, {"kvm.storage.volume_upload": options})
+        server.shutdown()
+    assert ran.results[1]["changed"], ran.output
     assert (scratch / "images/disk").read_bytes() == image.read_bytes()
     assert leftovers(playing) == []

@@ -177,7 +177,7 @@ def test_the_new_decision_counts():
 
 def test_neighbours_that_may_are_carried_out_at_the_same_time():
     """Each waits for the other: one after the other they would break the barrier."""
-    barrier = threading.Barrier(engine.THREADS, timeout=20)
+    barrier = threading.Barrier(engine.THREADS, timeout=60)
 
     class Together(Item):
         def make(self):

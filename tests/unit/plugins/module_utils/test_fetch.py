@@ -15,6 +15,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -335,14 +336,40 @@ def test_a_server_that_keeps_breaking_is_given_up():
         assert len(server.asked) == fetch.MOST_RESUMES + 1
 
 
+@pytest.mark.parametrize("part", ["head", "body", "without an end", "chunk"])
+def test_a_server_that_drips_is_given_up(part):
+    """Each byte comes within the timeout, and all of them would take years."""
+    begins = {
+        "head": b"",
+        "body": b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",
+        "without an end": b"HTTP/1.1 200 OK\r\n\r\n",
+        "chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    }
+
+    def page(handler):
+        with contextlib.suppress(OSError):
+            handler.wfile.write(begins[part])
+            for _each in range(600):
+                handler.wfile.write(b"HTTP/1.1 200 " if part == "head" and not _each else b"1")
+                time.sleep(0.05)
+
+    with serving({"/": page}) as server, pytest.raises(StorageError, match="less than 1024 bytes a second") as caught:
+        got(server.url("/"), slow=1.0)
+    assert caught.value.code == "fetch_failed"
+
+
 def test_a_server_that_falls_silent_is_given_up():
+    given_up = threading.Event()
+
     def page(handler):
         answer(handler, 200, body=DATA[:10], length=len(DATA))
         handler.wfile.flush()
-        threading.Event().wait(0.6)
+        given_up.wait(30)
 
-    with serving({"/": page}) as server, pytest.raises(fetch.Restart):
-        got(server.url("/"), timeout=0.2)
+    with serving({"/": page}) as server:
+        with pytest.raises(fetch.Restart):
+            got(server.url("/"), timeout=0.2)
+        given_up.set()
 
 
 @pytest.mark.parametrize("status", [401, 404, 500, 204])

@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from ansible_collections.kvm.storage.plugins.plugin_utils import progress
 from ansible_collections.kvm.storage.plugins.plugin_utils.progress import Lines
 
 GIB = 1 << 30
@@ -45,3 +48,15 @@ def test_no_more_than_one_a_second():
 def test_a_step_without_a_total():
     looks = [(second, "verify", 0) for second in range(1, 15)]
     assert said(looks, total=None) == [(10, "[h2] verify, 10 s")]
+
+
+def test_who_tells_is_listened_to():
+    """Each module whose steps tell of themselves has an action that shows it."""
+    plugins = Path(progress.__file__).resolve().parents[1]
+    telling = {one.stem for one in (plugins / "module_utils").glob("*.py") if "progress.told(" in one.read_text()}
+    modules = [one.stem for one in (plugins / "modules").glob("volume_*.py")]
+    run_by = {name: (plugins / f"modules/{name}.py").read_text() for name in modules}
+    long = {name for name in modules if any(f"module_utils.{one} import" in run_by[name] for one in telling)}
+    assert {"volume_snapshot", "volume_resize", "volume_migrate"} <= long
+    shown = {one.stem for one in (plugins / "action").glob("*.py")}
+    assert long - {"volume_snapshot_info"} <= shown
