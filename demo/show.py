@@ -271,13 +271,13 @@ def show(demo: Demo) -> None:
         print("\n".join(lines[lines.index("storage_secrets:") :]))
 
     with demo.step("What a run would do: check mode with diff, nothing changes"):
-        demo.playbook("kvm.storage.site", "--check", "--diff", "--limit", "kvm01", keep=some(24)).expect(
+        demo.playbook("kvm.storage.storage", "--check", "--diff", "--limit", "kvm01", keep=some(24)).expect(
             0, {"kvm01": 1}
         )
         check(not demo.definitions().strip(), "check mode has changed something")
 
     with demo.step("From nothing to what is declared"):
-        demo.playbook("kvm.storage.site", keep=recap).expect(0, every(1))
+        demo.playbook("kvm.storage.storage", keep=recap).expect(0, every(1))
         web = [f"web{number:02d}.qcow2" for number in (1, 2, 3)]
         for host in HOSTS:
             check(
@@ -289,7 +289,7 @@ def show(demo: Demo) -> None:
             demo.virsh("kvm02", *argv)
 
     with demo.step("The second run has nothing to do"):
-        demo.playbook("kvm.storage.site", keep=recap).expect(0, every(0))
+        demo.playbook("kvm.storage.storage", keep=recap).expect(0, every(0))
 
     with demo.step("Drift: somebody works on kvm01 by hand, and the daemon of kvm02 is down"):
         images = demo.hypervisors["kvm01"].shared / "images"
@@ -311,7 +311,7 @@ def show(demo: Demo) -> None:
 
     with demo.step("Repair: the daemon starts again, and the same playbook runs once more"):
         demo.hypervisors["kvm02"].start()
-        found = demo.playbook("kvm.storage.site", "--diff", keep=some(40))
+        found = demo.playbook("kvm.storage.storage", "--diff", keep=some(40))
         found.expect(0)
         check(found.changed["kvm01"] == 1, "kvm01 was not repaired")
         found = demo.playbook("kvm.storage.drift", keep=table)
