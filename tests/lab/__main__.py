@@ -61,7 +61,8 @@ def run(asked: argparse.Namespace) -> int:
         raise ServerError(f"{unknown[0]}: no such scenario; take from {', '.join(SCENARIOS)}")
     lab = Lab()
     try:
-        chosen = [SCENARIOS[name] for name in asked.names] or list(SCENARIOS.values())
+        usual = [one for one in SCENARIOS.values() if asked.long or not one.long]
+        chosen = [SCENARIOS[name] for name in asked.names] or usual
         outcomes = Runner(lab, asked.long, asked.options.split()).run(chosen)
     finally:
         sweep(lab.root)

@@ -55,12 +55,14 @@ class Scenario:
 
     inside   whether they run on that host, rather than here with an inventory of the hosts
     minutes  of which it may take no more
+    long     whether only `make lab-all` runs it, or who names it
     """
 
     name: str
     hosts: tuple[tuple[str, str], ...] = (("hv1", "hypervisor"),)  # name and state of each
     minutes: float = 10
     inside: bool = True
+    long: bool = False
 
     @property
     def tests(self) -> str:
@@ -68,13 +70,15 @@ class Scenario:
 
 
 SERVED = (("hv1", "hypervisor"), ("storage", "storage"))
+BARE_FLEET = (("hv1", "bare"), ("hv2", "selinux"), ("storage", "storage"))
 FLEET = (("hv1", "hypervisor"), ("hv2", "hypervisor"), ("storage", "storage"))
 
 # Those that take longest come first, so that none of them runs alone at the end.
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario("molecule", (), 15, inside=False),
+        Scenario("site", BARE_FLEET, 40, inside=False, long=True),
+        Scenario("molecule", (), 60, inside=False),
         Scenario("shared", FLEET, 12),
         Scenario("netfs", SERVED),
         Scenario("server", SERVED),

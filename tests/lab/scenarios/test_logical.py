@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.helpers import MIB, walk_through_states
+from tests.lab.scenarios.cells import on_devices
 from tests.lab.scenarios.conftest import URI, Disks, remove_everything
 from tests.lab.scenarios.lvm import LvmHost, defined, made, mounted, said, size_of, told, volumes_of
 
@@ -167,3 +169,7 @@ def test_a_group_that_has_gone(group: LvmHost) -> None:
     group.refused("volume", "no_source", GROUP, "vgs", **volume("new", capacity="8MiB"))
     group.unchanged("volume", **gone("new"))
     assert group.ok("volume_info", pool="guests")["volumes"] == []
+
+
+def test_every_operation(group: LvmHost, tmp_path: Path) -> None:
+    on_devices(group, "logical", "guests", tmp_path)

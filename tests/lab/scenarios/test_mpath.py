@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.integration.helpers import Host, walk_through_states
+from tests.lab.scenarios.cells import on_devices
 from tests.lab.scenarios.target import MIB, Target, cut_off, logged_in
 
 FIRST, SECOND = ("127.0.0.1", 3260), ("127.0.0.2", 3260)
@@ -137,6 +138,11 @@ def test_paths_fail_and_come_back(host: Host, paths: None) -> None:
             assert reads(there["path"]).startswith(b"lablab")
         until(lambda: states() == ["active", "active"])
     assert volume(host) == there
+
+
+def test_every_operation(host: Host, paths: None, tmp_path: Path) -> None:
+    host.ok("pool_mpath", **POOL)
+    on_devices(host, "mpath", "multipath", tmp_path, lun=volume(host)["name"], others="dm-9%d")
 
 
 def test_iscsi_pool_below_it(host: Host, target: Target, paths: None) -> None:

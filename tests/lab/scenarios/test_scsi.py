@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.integration.helpers import Host, change_while_active, walk_through_states, within
+from tests.lab.scenarios.cells import on_devices
 from tests.lab.scenarios.target import MIB, Target, logged_in
 
 GIB = 1 << 30
@@ -87,7 +88,7 @@ def test_luns(host: Host, adapter: str) -> None:
 
 
 def test_adapter_that_is_not_there(host: Host, adapter: str) -> None:
-    with within(10):
+    with within(60):
         found = host.refused("pool_scsi", "no_source", adapter, "unique_id", **by_name("host77"))
     assert str(by_address(adapter)["parent_address"]["slot"]) in found["msg"]
     nowhere = {**by_address(adapter)["parent_address"], "slot": "1e"}
@@ -99,14 +100,14 @@ def test_luns_without_a_name(host: Host, debug: str) -> None:
     pool = by_name(debug)
     predicted = host.ok("pool_scsi", check=True, **pool)
     assert any("no name in /dev/disk/by-path" in words and "by-id" in words for words in predicted["warnings"])
-    with within(9):
+    with within(60):
         host.failed("pool_scsi", "timeout", "give path: /dev/disk/by-id", wait_timeout=1, **pool)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not active(host, "hba"):
         time.sleep(0.5)
     assert host.volumes("hba") == [], "libvirt has been waiting"
     host.ok("pool_scsi", **GONE)
-    with within(15):
+    with within(60):
         done = host.ok("pool_scsi", path="/dev/disk/by-id", **pool)
     assert (done["warnings"], len(host.volumes("hba"))) == ([], 2)
     host.ok("pool_scsi", **GONE)
@@ -127,3 +128,12 @@ def test_two_luns_with_one_number(host: Host, tmp_path: Path) -> None:
             before = host.state()
             host.failed("pool_scsi", "backend_refused", "same WWN", *devices, **pool)
             assert host.state() == before, "nothing half made is left"
+
+
+def test_every_operation(host: Host, tmp_path: Path) -> None:
+    """On the adapter of a session, whose LUN is small."""
+    with Target(tmp_path / "target", "iqn.2026-01.lab:cells", luns=(32 * MIB,)) as target, logged_in(target):
+        (device,) = {Path(os.path.realpath(link)).name for link in Path("/dev/disk/by-path").glob("*lab:cells*")}
+        host.ok("pool_scsi", **by_name(host_of(device)))
+        on_devices(host, "scsi", "hba", tmp_path, lun=host.volumes("hba")[0])
+        host.ok("pool_scsi", **GONE)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Two hypervisors on one NFS share: what a guest of the one uses, the other leaves alone without knowing it.
+"""Two hypervisors on one storage: what a guest of the one uses, the other leaves alone without knowing it.
 
 The tests run on hv1. On hv2 a process runs modules for them, one after the other.
 """
@@ -171,3 +171,53 @@ def test_one_storage_is_told_from_another(host: Host, other: Other) -> None:
         assert (here["identity"] == there["identity"]) is same, (case, here["identity"], there["identity"])
         for end in (host, other):
             end.ok(module, **GONE)
+
+
+def disk_of(kind: str, path: str) -> str:
+    """The disk of a guest that may move: what it writes is on the storage at once, and in no host's memory."""
+    if kind == "rbd":
+        return (
+            "<disk type='network' device='disk'><driver name='qemu' type='raw' cache='none'/>"
+            f"<auth username='vms'><secret type='ceph' usage='vms'/></auth><source protocol='rbd' name='{path}'>"
+            f"<host name='{STORAGE}' port='6789'/></source><target dev='vda' bus='virtio'/></disk>"
+        )
+    return disk_xml(path, kind="file" if kind == "netfs" else "block").replace("type='raw'", "type='raw' cache='none'")
+
+
+@pytest.mark.parametrize("kind", ["netfs", "iscsi", "rbd"])
+def test_a_running_guest_moves_to_the_other_host(host: Host, other: Other, kind: str) -> None:
+    """Its disk stays where it is: both hosts have it in a pool that was made by the same task."""
+    server = [{"name": STORAGE}]
+    login = {"username": "vms", "secret_usage": "vms"}
+    key = on(STORAGE, "awk '/key/ {print $3}' /etc/kvm-lab/ceph.keyring").strip()
+    pools: dict[str, dict[str, Any]] = {
+        "netfs": {"path": MOUNT, "source_path": facts()["nfs"]["export"], "source_format": "nfs", "hosts": server},
+        "iscsi": {"path": "/dev/disk/by-path", "target_iqn": facts()["iscsi"]["open"], "hosts": server},
+        "rbd": {"source_name": "vms", "hosts": server, "auth": login},
+    }
+    names = {"netfs": "moving.raw", "iscsi": "", "rbd": "moving"}
+    for end in (host, other):
+        end.ok("secret", usage="ceph", usage_name="vms", value=key)
+        end.ok(f"pool_{kind}", name="shared", wait_timeout=60, **pools[kind])
+    name = names[kind] or host.volumes("shared")[0]
+    if names[kind]:
+        host.ok("volume", pool="shared", name=name, capacity="8MiB", format="raw")
+    other.run("volume_info", pool="shared", refresh=True)
+    (volume,) = host.ok("volume_info", pool="shared", names=[name])["volumes"]
+    guest = start_guest(host.uri, "web01", disk_of(kind, volume["path"]))
+    command = ["virsh", "migrate", "--live", "--verbose", "web01", f"qemu+ssh://{OTHER}/system"]
+    moved = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    try:
+        assert moved.returncode == 0, moved.stderr
+        assert on(OTHER, "virsh domstate web01").strip() == "running"
+        assert not [domain for domain in guest.connect().listAllDomains() if domain.name() == "web01"]
+        (volume,) = other.run("volume_info", pool="shared", names=[name])["volumes"]
+        assert volume["users"] == [{"domain": "web01", "running": True}]
+        if names[kind]:  # seen from a host that does not have the guest any more
+            host.refused("volume", "in_use", pool="shared", name=name, state="absent")
+    finally:
+        on(OTHER, "virsh destroy web01 || true")
+    if names[kind]:
+        host.ok("volume", pool="shared", name=name, state="absent")
+    for end in (host, other):
+        end.ok(f"pool_{kind}", **GONE)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.integration.helpers import Host, change_while_active, switched_off, walk_through_states
+from tests.lab.scenarios.cells import on_devices
 from tests.lab.scenarios.conftest import Disks, defined_guest
 
 MIB = 1 << 20
@@ -187,3 +189,8 @@ def test_a_full_zpool(host: Host, tank: Disks) -> None:
     before = host.state()
     host.failed("volume", "backend_refused", "out of space", pool="data", name="big", capacity="5GiB")
     assert host.state() == before
+
+
+def test_every_operation(host: Host, tank: Disks, tmp_path: Path) -> None:
+    host.ok("pool_zfs", **TANK)
+    on_devices(host, "zfs", "data", tmp_path)
