@@ -134,10 +134,17 @@ def iscsi(run_root: Path) -> Iterator[Target]:
 
 
 @pytest.fixture(scope="session")
-def gluster(run_root: Path) -> Iterator[Gluster]:
+def gluster_server(run_root: Path) -> Iterator[Gluster]:
     """A server with one volume."""
     with Gluster(run_root / "gluster", free_address(24007)) as server:
         yield server
+
+
+@pytest.fixture
+def gluster(gluster_server: Gluster) -> Iterator[Gluster]:
+    """The server, whose volume has no files before each test."""
+    gluster_server.empty()
+    yield gluster_server
 
 
 @pytest.fixture

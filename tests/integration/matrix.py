@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +37,9 @@ def checksum(data: bytes) -> str:
 
 def of_image(*named: str | Path) -> str:
     """The checksum of an image that qemu-img can open; named is how."""
-    out = Path("/var/tmp/kvm.storage-matrix.raw")
+    handle, name = tempfile.mkstemp(prefix="kvm.storage-matrix-", dir="/var/tmp")
+    os.close(handle)
+    out = Path(name)
     try:
         subprocess.run(["qemu-img", "convert", "-O", "raw", *map(str, named), out], check=True, capture_output=True)
         return checksum(out.read_bytes())

@@ -185,7 +185,7 @@ def test_no_image_is_readable_by_others(host: Host, scratch: Path, tmp_path: Pat
                 wrong += [f"{run}: {one}" for one in loose(scratch)]
     finally:
         watch.send_signal(signal.SIGINT)
-        watch.communicate(timeout=30)
+        watch.communicate(timeout=120)
     daemon = [call for one in tracing.read(tmp_path / "libvirtd.log").values() for call in one.calls]
     by_libvirt = [one for one in exposed(daemon, known) if f"/{ENCRYPTED}: mode 0644" not in one]
     wrong += [f"libvirtd: {one}" for one in by_libvirt]

@@ -181,7 +181,7 @@ def test_respawn_under_the_systems_python(host: Host, bare_python: Path, tmp_pat
     command = [str(Path(sys.executable).with_name("ansible")), *ad_hoc]
     env = {**os.environ, "HOME": str(tmp_path), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections")}
     env.update(LC_ALL="C.UTF-8", ANSIBLE_PYTHON_INTERPRETER=str(bare_python))
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout.partition("=>")[2])["pools"] == []
 
@@ -201,7 +201,7 @@ def test_package_is_named_where_no_python_has_the_libraries(host: Host, bare_pyt
     env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "PYTHONPATH": f"{ROOT / '.cache/collections'}:{site}"}
     for module, args in (("pool_dir", {"name": "x", "path": "/srv/x"}), ("layout", {}), ("pool_info", {})):
         command = [str(bare_python), "-c", textwrap.dedent(program), module, json.dumps({"uri": host.uri, **args})]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
         result = json.loads(done.stdout)
         assert (result["failed"], result["code"]) == (True, "missing_library"), result
         assert "python3-libvirt python3-lxml" in result["msg"]

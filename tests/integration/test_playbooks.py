@@ -22,6 +22,7 @@ import yaml
 
 from tests.servers.guest import disk_xml, domain_xml, start_guest
 from tests.servers.libvirtd import Libvirtd
+from tests.servers.process import wait_for
 from tests.servers.silent import closed_port
 from tests.servers.sweep import loop_backing, mounts_below
 
@@ -116,19 +117,19 @@ def state(conn: libvirt.virConnect) -> dict[str, Any]:
 
 
 def test_site_converges_and_then_has_nothing_to_do(play: Play, conn: libvirt.virConnect) -> None:
-    first = play("site", **DECLARED)
+    first = play("storage", **DECLARED)
     assert (first.status, first.changed) == (0, {"kvm01": 1}), first.output
     made = state(conn)
     webs = [f"web{number}.qcow2" for number in range(1, 6)]
     assert made["volumes"] == {"images": ["base.qcow2", *webs], "elsewhere": []}
     assert [value for _uuid, value in made["secrets"]] == [b"not-a-word"]
-    second = play("site", "--diff", **DECLARED)
+    second = play("storage", "--diff", **DECLARED)
     assert (second.status, second.changed) == (0, {"kvm01": 0}), second.output
     assert state(conn) == made
 
 
 def test_site_in_check_mode_with_diff_shows_and_does_nothing(play: Play, conn: libvirt.virConnect) -> None:
-    found = play("site", "--check", "--diff", **DECLARED)
+    found = play("storage", "--check", "--diff", **DECLARED)
     assert (found.status, found.changed) == (0, {"kvm01": 1}), found.output
     assert "+capacity:      1.0 GiB (1073741824)" in found.output
     assert "plan: 9 to create, 0 to update, 0 to delete, 0 unchanged" in found.output
@@ -139,20 +140,20 @@ def test_site_in_check_mode_with_diff_shows_and_does_nothing(play: Play, conn: l
 def test_items_go_to_the_hosts_that_they_name(play: Play, conn: libvirt.virConnect, scratch: Path) -> None:
     pools = [{"type": "dir", "name": name, "path": f"{scratch}/{name}", "only_on": name} for name in ("kvm01", "kvm02")]
     away: dict[str, dict[str, Any]] = {"kvm02": {}}
-    assert play("site", "--limit", "kvm01", hosts=away, storage_pools=pools).changed == {"kvm01": 1}
+    assert play("storage", "--limit", "kvm01", hosts=away, storage_pools=pools).changed == {"kvm01": 1}
     assert [pool.name() for pool in conn.listAllStoragePools()] == ["kvm01"]
 
 
 def test_name_that_no_host_has_is_an_error_before_anything_changes(play: Play, conn: libvirt.virConnect) -> None:
     pools = [*DECLARED["storage_pools"], {"type": "dir", "name": "x", "path": "/srv/x", "only_on": "kvm09"}]
-    found = play("site", storage_pools=pools)
+    found = play("storage", storage_pools=pools)
     assert found.status == 2
     assert "only_on names kvm09, which the inventory has neither as a host nor as a group" in found.output
     assert conn.listAllStoragePools() == []
 
 
 def test_wrong_type_of_a_variable_is_refused_by_the_role(play: Play) -> None:
-    found = play("site", storage_prune="perhaps")
+    found = play("storage", storage_prune="perhaps")
     assert found.status == 2
     assert "Validating arguments" in found.output
     assert "storage_prune" in found.output
@@ -161,8 +162,8 @@ def test_wrong_type_of_a_variable_is_refused_by_the_role(play: Play) -> None:
 def test_prune_removes_what_the_role_made_and_nothing_else(play: Play, conn: libvirt.virConnect, scratch: Path) -> None:
     by_hand = f"<pool type='dir'><name>by-hand</name><target><path>{scratch}/hand</path></target></pool>"
     conn.storagePoolDefineXML(by_hand)
-    assert play("site", **DECLARED).status == 0
-    found = play("site", storage_prune=True, storage_pools=DECLARED["storage_pools"][:1])
+    assert play("storage", **DECLARED).status == 0
+    found = play("storage", storage_prune=True, storage_pools=DECLARED["storage_pools"][:1])
     assert (found.status, found.changed) == (0, {"kvm01": 1}), found.output
     assert sorted(pool.name() for pool in conn.listAllStoragePools()) == ["by-hand", "images"]
     assert conn.listAllSecrets() == []
@@ -170,14 +171,14 @@ def test_prune_removes_what_the_role_made_and_nothing_else(play: Play, conn: lib
 
 
 def test_drift_of_a_clean_fleet(play: Play) -> None:
-    assert play("site", **DECLARED).status == 0
+    assert play("storage", **DECLARED).status == 0
     found = play("drift", **DECLARED)
     assert (found.status, found.changed) == (0, {"kvm01": 0}), found.output
     assert found.table == ["Fleet: 1 host, 1 clean, 0 drifted, 0 unknown, 0 need data loss"]
 
 
 def test_drift_shows_what_differs_and_changes_nothing(play: Play, conn: libvirt.virConnect, scratch: Path) -> None:
-    assert play("site", **DECLARED).status == 0
+    assert play("storage", **DECLARED).status == 0
     images = conn.storagePoolLookupByName("images")
     images.setAutostart(0)
     images.storageVolLookupByName("web3.qcow2").delete()
@@ -195,12 +196,12 @@ def test_drift_shows_what_differs_and_changes_nothing(play: Play, conn: libvirt.
     assert "not-a-word" not in found.output
     assert "another-word" not in found.output
     assert state(conn) == before
-    assert play("site", **DECLARED).changed == {"kvm01": 1}
+    assert play("storage", **DECLARED).changed == {"kvm01": 1}
     assert play("drift", **DECLARED).status == 0
 
 
 def test_drift_that_only_losing_data_would_mend(play: Play, conn: libvirt.virConnect) -> None:
-    assert play("site", **DECLARED).status == 0
+    assert play("storage", **DECLARED).status == 0
     conn.storagePoolLookupByName("images").storageVolLookupByName("base.qcow2").resize(2 << 30)
     before = state(conn)
     found = play("drift", **DECLARED)
@@ -213,7 +214,7 @@ def test_drift_that_only_losing_data_would_mend(play: Play, conn: libvirt.virCon
 
 
 def test_drift_of_hosts_that_can_not_be_asked(play: Play, tmp_path: Path) -> None:
-    assert play("site", **DECLARED).status == 0
+    assert play("storage", **DECLARED).status == 0
     away = {
         "gone": {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": closed_port()},
         "down": {"storage_uri": f"qemu+unix:///system?socket={tmp_path}/nobody"},
@@ -254,7 +255,7 @@ def running(conn: libvirt.virConnect) -> dict[str, tuple[int, int]]:
 
 
 def test_a_host_goes_out_for_maintenance_and_comes_back(play: Play, conn: libvirt.virConnect, scratch: Path) -> None:
-    assert play("site", **DECLARED).status == 0
+    assert play("storage", **DECLARED).status == 0
     before = running(conn)
     assert play("drain", **DECLARED).status != 0, "without a target nobody is taken out"
     assert running(conn) == before
@@ -271,7 +272,7 @@ def test_a_host_goes_out_for_maintenance_and_comes_back(play: Play, conn: libvir
 
 
 def test_new_values_of_secrets_are_set_by_rotation_alone_and_once(play: Play, conn: libvirt.virConnect) -> None:
-    assert play("site", **DECLARED).status == 0
+    assert play("storage", **DECLARED).status == 0
     new = {**DECLARED, "storage_secrets": [{**DECLARED["storage_secrets"][0], "value": "another-word"}]}
     assert play("rotate_secrets", "--check", **new).changed == {"kvm01": 1}
     assert conn.listAllSecrets()[0].value() == b"not-a-word"
@@ -377,4 +378,5 @@ def test_the_demo_does_what_it_says_and_leaves_nothing(run_root: Path) -> None:
     assert re.search(r"kvm02 +array +iscsi-direct +256.0 MiB", done.stdout)
     assert not folder.exists()
     assert mounts_below(folder) == []
-    assert not [device for device in os.listdir("/sys/block") if str(folder) in (loop_backing(device) or "")]
+    devices = os.listdir("/sys/block")  # whoever looks at all disks may have one open
+    wait_for("the end of its devices", lambda: not [one for one in devices if str(folder) in (loop_backing(one) or "")])

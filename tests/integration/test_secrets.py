@@ -411,7 +411,7 @@ def test_values_are_nowhere_after_a_playbook(talkative: Libvirtd, iscsi: Target,
     other_temporary = {path: set(path.iterdir()) for path in (Path("/tmp"), Path("/var/tmp"))}
     with Watch() as watch:
         command = playbook(private, PLAYBOOK, variables)
-        done = subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=600, check=False)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output[-3000:]
     assert re.search(r"failed=0 .*rescued=2 .*ignored=5", output), output[-600:]
@@ -420,15 +420,17 @@ def test_values_are_nowhere_after_a_playbook(talkative: Libvirtd, iscsi: Target,
     assert shown_in(text_below(home), values) == []
     commands = b"\n".join(watch.seen).decode(errors="replace")
     assert "AnsiballZ_secret" in commands
-    assert "qemu-img" in commands, "the making of the LUKS volume was seen"
+    made = rf"qemu-img\0.*{re.escape(variables['images'])}/disk\b"
+    assert re.search(made, commands), "the making of the LUKS volume was seen"
     assert shown_in(commands, values) == []
     log = talkative.log.read_text(encoding="utf-8", errors="replace")
     assert "virSecretSetValue" in log
     assert shown_in(log, values) == []
     new = [path for folder, before in other_temporary.items() for path in set(folder.iterdir()) - before]
     for path in new:
-        if path.is_file() and path.stat().st_size < 1 << 20:
-            assert shown_in(path.read_bytes().decode(errors="replace"), values) == [], path
+        with contextlib.suppress(FileNotFoundError):  # others have theirs there, which come and go
+            if path.is_file() and path.stat().st_size < 1 << 20:
+                assert shown_in(path.read_bytes().decode(errors="replace"), values) == [], path
 
 
 KILLED = """
@@ -460,7 +462,7 @@ def test_values_are_nowhere_after_a_kill(host: Host, tmp_path: Path, victim: str
         module = waiting_module(started.pid)
         for pid in [module] if victim == "module" else [started.pid, *descendants(started.pid)]:
             os.kill(pid, signal.SIGKILL)
-        output = started.communicate(timeout=60)[0]
+        output = started.communicate(timeout=120)[0]
     connection.close()
     assert started.returncode != 0
     assert shown_in(output, [value]) == []
@@ -484,7 +486,7 @@ def descendants(ancestor: int) -> list[int]:
 
 def waiting_module(playbook_pid: int) -> int:
     """The module's process of a playbook, once it has opened its lock."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for pid in descendants(playbook_pid):
             with contextlib.suppress(OSError):

@@ -11,7 +11,6 @@ import json
 import os
 import struct
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from unittest import mock
 import libvirt
 import pytest
 
+from ansible_collections.kvm.storage.plugins.module_utils import blockjob
 from tests.integration.helpers import UTILS, Host, connected, make_image, mutable, poison, qemu_img, switched_off
 from tests.servers.ceph import Ceph
 from tests.servers.guest import disk_xml, domain_xml, killed, start_guest
@@ -228,21 +228,26 @@ def test_flatten_by_the_running_guest(host: Host, family: Path) -> None:
 
 
 def test_job_of_a_run_before_is_waited_for(host: Host, family: Path) -> None:
-    before = seen(family / TOP["name"])
+    before, in_bytes = seen(family / TOP["name"]), libvirt.VIR_DOMAIN_BLOCK_PULL_BANDWIDTH_BYTES
     with connected(host.uri) as connection:
         guest = start_guest(connection, "web01", disk_xml(f"{family}/{TOP['name']}", driver="qcow2"))
-        guest.blockPull("vda", 1, 0)
+        guest.blockPull("vda", 65536, in_bytes)  # which takes a minute
         host.failed("volume_flatten", "timeout", **TOP, timeout=1)
         assert not guest.blockJobInfo("vda")
         assert backing_of(family / TOP["name"])[0] == f"{family}/three.qcow2"
-        guest.blockPull("vda", 1, 0)
-        faster = threading.Timer(1, lambda: guest.blockJobSetSpeed("vda", 1000, 0))
-        faster.start()
-        with mock.patch.object(libvirt.virDomain, "blockPull", side_effect=AssertionError("a second job")):
-            began = time.monotonic()
+        guest.blockPull("vda", 65536, in_bytes)  # which takes a minute
+        looks: list[blockjob.Job | None] = []
+
+        def look(place: blockjob.Place, real: Any = blockjob.Place.job) -> blockjob.Job | None:
+            looks.append(real(place))
+            if len(looks) == 4:
+                guest.blockJobSetSpeed("vda", 1000, 0)
+            return looks[-1]
+
+        second = mock.patch.object(libvirt.virDomain, "blockPull", side_effect=AssertionError("a second job"))
+        with second, mock.patch.object(blockjob.Place, "job", look):
             host.ok("volume_flatten", **TOP)
-        assert time.monotonic() - began > 0.5, "there was a job to wait for"
-        faster.join()
+        assert len(looks) > 4 and all(looks[:4]) and looks[-1] is None, "there was a job to wait for"
         assert (seen(family / TOP["name"]), backing_of(family / TOP["name"])) == (before, (None, None))
 
 

@@ -117,7 +117,7 @@ class Ceph(Server):
         wait_for("ceph-mgr", self._has_capacity, log=self.root / "log/mgr.x.log")
         return self
 
-    def run(self, program: str, *argv: str | Path, text: str | None = None, timeout: float = 60) -> str:
+    def run(self, program: str, *argv: str | Path, text: str | None = None, timeout: float = 180) -> str:
         """Run `ceph`, `rbd`, `rados`, ... against this cluster, as its administrator unless told otherwise."""
         return run(program, "--conf", self.conf, *argv, text=text, timeout=timeout)
 
@@ -146,13 +146,20 @@ class Ceph(Server):
         """Remove every image of a pool, clones before what they stand on."""
         for _round in range(5):
             for image in json.loads(self.run("rbd", "ls", "--format", "json", pool)):
-                with contextlib.suppress(ServerError):
+                try:
                     self.run("rbd", "snap", "purge", "--no-progress", f"{pool}/{image}")
+                except ServerError:  # a snapshot that a clone needs, or that is protected
+                    self._unprotect(f"{pool}/{image}")
                 with contextlib.suppress(ServerError):
                     self.run("rbd", "rm", "--no-progress", f"{pool}/{image}")
             if not json.loads(self.run("rbd", "ls", "--format", "json", pool)):
                 return
         raise ServerError(f"pool {pool} does not get empty")
+
+    def _unprotect(self, image: str) -> None:
+        for snapshot in json.loads(self.run("rbd", "snap", "ls", "--format", "json", image)):
+            with contextlib.suppress(ServerError):
+                self.run("rbd", "snap", "unprotect", f"{image}@{snapshot['name']}")
 
     def remove_pool(self, name: str) -> None:
         self.run("ceph", "osd", "pool", "rm", name, name, "--yes-i-really-really-mean-it")

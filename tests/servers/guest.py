@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
+
+from .process import wait_for
+from .sweep import start_time
 
 if TYPE_CHECKING:
     import libvirt
@@ -67,10 +69,9 @@ def start_guest(
 
 def killed(guest: libvirt.virDomain) -> None:
     """As a crash of QEMU: nothing that it holds in its memory is written."""
-    text = Path(f"/proc/{guest_pid(guest)}")
-    os.kill(guest_pid(guest), signal.SIGKILL)
-    while text.exists() and "zombie" not in (text / "status").read_text():
-        time.sleep(0.01)
+    pid = guest_pid(guest)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(f"the end of {guest.name()}", lambda: start_time(pid) is None)
 
 
 def guest_pid(guest: libvirt.virDomain) -> int:

@@ -112,11 +112,11 @@ class Libvirtd(Server):
             shutil.rmtree(self.root / name, ignore_errors=True)
         self.start()
 
-    def run(self, *argv: str | Path, timeout: float = 60) -> str:
+    def run(self, *argv: str | Path, timeout: float = 180) -> str:
         """Run a program as if logged in to the hypervisor."""
         return self._namespace.run(*argv, timeout=timeout)
 
-    def virsh(self, *argv: str, timeout: float = 60) -> str:
+    def virsh(self, *argv: str, timeout: float = 180) -> str:
         return run("virsh", "--quiet", "--connect", self.uri, *argv, timeout=timeout)
 
     def _boot(self) -> None:

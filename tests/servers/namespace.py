@@ -65,7 +65,7 @@ class Namespace:
             "/bin/sh", "-c", self._script(), log=self.server.root / "namespace.out",
         )  # fmt: skip
         self._holder = holder
-        wait_for("namespace", self._ready.is_file, timeout=10, log=self.server.root / "namespace.out")
+        wait_for("namespace", self._ready.is_file, log=self.server.root / "namespace.out")
         init = child_of(holder)
         if init is None:
             raise ServerError(f"namespace: ended at once; read {self.server.root / 'namespace.out'}")
@@ -102,7 +102,7 @@ class Namespace:
                         return int(entry)
         return None
 
-    def run(self, *argv: str | Path, timeout: float = 60) -> str:
+    def run(self, *argv: str | Path, timeout: float = 180) -> str:
         return run(*self.command(*argv), timeout=timeout)
 
     def stopped(self) -> None:

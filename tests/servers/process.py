@@ -72,7 +72,7 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "PATH": PATH, "LC_ALL": "C", **extra}
 
 
-def run(*argv: str | Path, env: Mapping[str, str] | None = None, text: str | None = None, timeout: float = 60) -> str:
+def run(*argv: str | Path, env: Mapping[str, str] | None = None, text: str | None = None, timeout: float = 180) -> str:
     """Run a program to its end and give back what it printed; its own words are in the error."""
     command = [need(str(argv[0])), *map(str, argv[1:])]
     try:
@@ -87,7 +87,7 @@ def run(*argv: str | Path, env: Mapping[str, str] | None = None, text: str | Non
     return done.stdout
 
 
-def wait_for(what: str, ready: Callable[[], object], timeout: float = 30, log: Path | None = None) -> None:
+def wait_for(what: str, ready: Callable[[], object], timeout: float = 120, log: Path | None = None) -> None:
     """Ask until `ready` says yes; an answer that is an error counts as no."""
     deadline = time.monotonic() + timeout
     reason = "not ready"

@@ -57,7 +57,7 @@ class Session(Server):
         self._namespace.stopped()
         super().stop()
 
-    def run(self, *argv: str | Path, timeout: float = 60) -> str:
+    def run(self, *argv: str | Path, timeout: float = 180) -> str:
         """Run a program as the user."""
         return self._namespace.run(*self._as_user(*map(str, argv)), timeout=timeout)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -20,20 +21,23 @@ PORTS = range(20000, 32000)
 # Bound but not listening: who connects is refused, and nobody else gets the port while this process lives.
 _closed: list[socket.socket] = []
 
+# What was given out, whether or not somebody listens on it by now: see _hold().
+_held: dict[tuple[str, int], socket.socket] = {}
+
 
 def free_port(host: str = "127.0.0.1", count: int = 1) -> int:
-    """The first of `count` adjacent ports that nobody listens on."""
+    """The first of `count` adjacent ports that nobody listens on, and that nobody else gets from here."""
     for _attempt in range(200):
         first = random.choice(PORTS[: -count or None])
-        if all(_is_free(host, port) for port in range(first, first + count)):
+        if _hold(host, range(first, first + count)):
             return first
     raise ServerError(f"{host}: no {count} free ports from {PORTS.start} to {PORTS.stop}; end what holds them")
 
 
 def free_address(port: int) -> str:
-    """A loopback address on which nobody listens on a port that can't be chosen; never 127.0.0.1."""
+    """A loopback address for a port that can't be chosen, as free_port() gives a port; never 127.0.0.1."""
     hosts = [f"127.0.0.{last}" for last in range(2, 250)]
-    found = next((host for host in random.sample(hosts, len(hosts)) if _is_free(host, port)), None)
+    found = next((host for host in random.sample(hosts, len(hosts)) if _hold(host, [port])), None)
     if found is None:
         raise ServerError(f"port {port}: taken on all loopback addresses, or on 0.0.0.0; end what holds it")
     return found
@@ -45,6 +49,31 @@ def closed_port(host: str = "127.0.0.1") -> int:
     holder.bind((host, free_port(host)))
     _closed.append(holder)
     return int(holder.getsockname()[1])
+
+
+def _hold(host: str, ports: Iterable[int]) -> bool:
+    """Take ports that are free before their server does, or none of them.
+
+    A name in the abstract namespace of sockets is taken by one of all processes that could listen on the port, as long
+    as that one lives.
+    """
+    taken: dict[tuple[str, int], socket.socket] = {}
+    for port in ports:
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0kvm.storage-tests/{host}:{port}")
+        except OSError:
+            name.close()
+            break
+        taken[host, port] = name
+        if not _is_free(host, port):
+            break
+    else:
+        _held.update(taken)
+        return True
+    for name in taken.values():
+        name.close()
+    return False
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -127,7 +127,7 @@ def remove_tree(root: Path) -> None:
     shutil.rmtree(root)
 
 
-def kill(processes: list[Process], how: signal.Signals = signal.SIGKILL, timeout: float = 15) -> list[str]:
+def kill(processes: list[Process], how: signal.Signals = signal.SIGKILL, timeout: float = 60) -> list[str]:
     """End the processes and wait until they are gone; the pidfd keeps the number from changing hands meanwhile."""
     waiting: dict[int, Process] = {}
     for process in reversed(processes):

@@ -72,11 +72,22 @@ class Ended:
     session: int
 
 
-class Watch:
-    """The profiler: it counts the calls and acts once, before the first (0) or after the Nth."""
+def numbered(calls: list[str]) -> list[str]:
+    """The calls of a run by their names and numbers among their like: a moment that any other run has too."""
+    alike: dict[str, int] = {}
+    found = []
+    for name in calls:
+        alike[name] = alike.get(name, 0) + 1
+        found.append(f"{name}:{alike[name]}")
+    return found
 
-    def __init__(self, calls: Path, at: int | None, act: Callable[[], None]) -> None:
+
+class Watch:
+    """The profiler: it counts the calls and acts once, before the first (0) or after the Nth, or the Nth of a name."""
+
+    def __init__(self, calls: Path, at: int | str | None, act: Callable[[], None]) -> None:
         self.log, self.at, self.act, self.count = os.open(calls, os.O_WRONLY | os.O_APPEND), at, act, 0
+        self.alike: dict[str, int] = {}
         self.lock = threading.Lock()
 
     def __call__(self, frame: Any, event: str, call: Any) -> None:
@@ -86,10 +97,14 @@ class Watch:
             if self.at == 0 and self.count == 0:
                 self.now()
             return
+        self.note(call.__name__)
+
+    def note(self, name: str) -> None:
         with self.lock:
             self.count += 1
-            os.write(self.log, f"{call.__name__}\n".encode())
-            if self.count == self.at:
+            self.alike[name] = self.alike.get(name, 0) + 1
+            os.write(self.log, f"{name}\n".encode())
+            if self.at in (self.count, f"{name}:{self.alike[name]}"):
                 self.now()
 
     def now(self) -> None:
@@ -98,7 +113,7 @@ class Watch:
 
 
 def in_child(
-    module: str, arguments: dict[str, Any], at: int | None = None, act: Callable[[], None] = lambda: None
+    module: str, arguments: dict[str, Any], at: int | str | None = None, act: Callable[[], None] = lambda: None
 ) -> Ended:
     """Run a module in a child of this process and wait for its end."""
     pid, answer, calls = start(module, arguments, at, act)
@@ -108,9 +123,9 @@ def in_child(
 def start(
     module: str,
     arguments: dict[str, Any],
-    at: int | None = None,
+    at: int | str | None = None,
     act: Callable[[], None] = lambda: None,
-    profiler: Callable[[Path, int | None, Callable[[], None]], Any] = Watch,
+    profiler: Callable[[Path, int | str | None, Callable[[], None]], Any] = Watch,
 ) -> tuple[int, Path, Path]:
     names = []
     for _each in range(2):
@@ -137,13 +152,13 @@ def start(
     return pid, names[0], names[1]
 
 
-def finish(pid: int, answer: Path, calls: Path, seconds: float = 60) -> Ended:
+def finish(pid: int, answer: Path, calls: Path, seconds: float = 300) -> Ended:
     """What became of a child; one that does not end is killed and is an error."""
     deadline = time.monotonic() + seconds
     status = None
     while status is None:
-        ended, number = os.waitpid(pid, os.WNOHANG)
-        if ended:
+        over, number = os.waitpid(pid, os.WNOHANG)
+        if over:
             status = number
         elif time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
@@ -230,7 +245,22 @@ def alive_in(session: int) -> list[int]:
     return found
 
 
-def wait_until(ready: Callable[[], object], seconds: float = 20) -> None:
+def ended(pid: int) -> bool:
+    """Whether a child is over, which stays to be waited for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def locks_wanted_by(pid: int) -> list[str]:
+    """The locks of the collection that a process has open, which it does when it has looked at what is there."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(f"/proc/{pid}/fd/{entry}"))
+    return [link for link in found if link.endswith(".lock")]
+
+
+def wait_until(ready: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:

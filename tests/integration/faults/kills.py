@@ -39,12 +39,12 @@ from tests.servers.loops import DiskNode, LoopDevice
 from tests.servers.process import ServerError, run
 
 from . import kill
-from .kill import Ended, alive_in, finish, in_child, start, state_of, wait_until
+from .kill import Ended, alive_in, ended, finish, in_child, start, state_of, wait_until
 
 MIB = 1 << 20
 ELSEWHERE = "kvm.storage-ffffffff-1-1"  # what another host is still making
 ABSENT, MARKED, GAP = "absent", "marked", "gap"
-WATCH_SECONDS = "2"  # for which Ceph takes a client that was killed for one that has its images open; 30 as it comes
+WATCH_SECONDS = "10"  # for which Ceph takes a client that was killed for one that has its images open; 30 as it comes
 
 # What the operations call besides what kill.py knows of.
 LIBVIRT = kill.LIBVIRT | {"virDomainDefineXML", "virStorageVolUpload", "virStorageVolWipePattern", "virStreamFinish"}
@@ -60,7 +60,7 @@ class Moments(kill.Watch):
 
     tools: Path | None = None
 
-    def __init__(self, calls: Path, at: int | None, act: Callable[[], None]) -> None:
+    def __init__(self, calls: Path, at: int | str | None, act: Callable[[], None]) -> None:
         super().__init__(calls, at, act)
         if self.tools is not None:  # in the child alone
             commands.ENVIRONMENT["PATH"] = f"{self.tools}:{commands.ENVIRONMENT['PATH']}"
@@ -69,11 +69,7 @@ class Moments(kill.Watch):
         name = getattr(call, "__name__", "")
         started = event == "c_return" and name in ("fork_exec", "_fork_exec")
         if (event == "c_call" or started) and changes(call, frame):
-            with self.lock:
-                self.count += 1
-                os.write(self.log, f"{'after' if started else 'before'}:{name.lstrip('_')}\n".encode())
-                if self.count == self.at:
-                    self.now()
+            self.note(f"{'after' if started else 'before'}:{name.lstrip('_')}")
 
 
 def changes(call: Any, frame: Any) -> bool:
@@ -356,20 +352,23 @@ class Site:
         return {"uri": self.hypervisor.uri, **json.loads(text)}
 
     def ok(self, module: str, **arguments: Any) -> dict[str, Any]:
-        ended = in_child(module, {"uri": self.hypervisor.uri, **arguments})
-        assert ended.result is not None and not ended.result.get("failed"), ended
-        return ended.result
+        done = in_child(module, {"uri": self.hypervisor.uri, **arguments})
+        assert done.result is not None and not done.result.get("failed"), done
+        return done.result
 
-    def run(self, case: Case, at: int | None = None, act: Callable[[], None] = kill_group) -> Ended:
+    def run(self, case: Case, at: str | None = None, act: Callable[[], None] = kill_group) -> Ended:
         """The module of a case in a child; act happens at a moment of it. Its tools are those of the site."""
         return self.finish(self.start(case, at, act))
 
-    def start(self, case: Case, at: int | None = None, act: Callable[[], None] = kill_group) -> Any:
+    def start(self, case: Case, at: str | None = None, act: Callable[[], None] = kill_group) -> Any:
         profiler = type("Here", (Moments,), {"tools": self.tools.folder})
         return start(case.module, self.arguments(case), at, act, profiler)
 
-    def run_without(self, case: Case, at: int | None, program: str, kill: bool) -> Ended:
-        """A run in which a daemon of Ceph does not answer from a moment on, for a while or until the run is killed."""
+    def run_without(self, case: Case, at: str | None, program: str, kill: bool) -> tuple[bool, Ended]:
+        """A run in which a daemon of Ceph does not answer from a moment on, for a while or until the run is killed.
+
+        Whether it had begun and was not over when the daemon was to answer again, and how it ended.
+        """
         assert self.ceph is not None
         pids = daemons(self.ceph, program)
 
@@ -377,22 +376,28 @@ class Site:
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
 
+        def go_on() -> None:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
         child = self.start(case, at, stop)
         try:
-            time.sleep(0.1)
-            with contextlib.suppress(TimeoutError):
-                wait_until(lambda: state_of(pids[0]) == "T" or ended(child[0]), 20)
+            wait_until(lambda: state_of(pids[0]) == "T" or ended(child[0]))
             time.sleep(0.3)
+            met = state_of(pids[0]) == "T" and not ended(child[0])
             if kill:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child[0], signal.SIGKILL)
+            go_on()
+            return met, self.finish(child)
         finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
-        return self.finish(child)
+            go_on()
 
-    def run_without_target(self, case: Case, at: int | None) -> Ended:
-        """A run whose iSCSI target is killed and started again; one that waits for it without end is killed."""
+    def run_without_target(self, case: Case, at: str | None) -> tuple[bool, Ended]:
+        """A run whose iSCSI target is killed and started again; one that waits for it without end is killed.
+
+        Whether it was not over when the target was killed, and how it ended.
+        """
         assert self.luns is not None
         pids = [child.pid for child in self.luns._children]
 
@@ -401,8 +406,8 @@ class Site:
                 os.kill(pid, signal.SIGKILL)
 
         child = self.start(case, at, end)
-        with contextlib.suppress(TimeoutError):
-            wait_until(lambda: state_of(pids[0]) in ("Z", "") or ended(child[0]), 20)
+        wait_until(lambda: state_of(pids[0]) in ("Z", "") or ended(child[0]))
+        met = not ended(child[0])
         time.sleep(0.2)
         self.luns.stop()
         self.luns.start()
@@ -410,11 +415,11 @@ class Site:
             wait_until(lambda: ended(child[0]), 20)
         if not ended(child[0]):
             os.killpg(child[0], signal.SIGKILL)
-        return self.finish(child)
+        return met, self.finish(child)
 
     def finish(self, child: Any) -> Ended:
         pid, answer, calls = child
-        found = finish(pid, answer, calls, 90)
+        found = finish(pid, answer, calls)
         wait_until(lambda: not alive_in(found.session))
         return found
 
@@ -474,6 +479,7 @@ class Site:
     def bring_up(self, needs: str) -> None:
         if needs == "ceph" and self.ceph is None:
             self.ceph = self._ask_for_ceph()
+            self.ceph.empty("rbd")
             self.ceph.run("ceph", "tell", "osd.0", "config", "set", "osd_client_watch_timeout", WATCH_SECONDS)
             self.images = Images(self.ceph)
             monitors = [{"name": name, "port": port} for name, port in self.ceph.monitors]
@@ -674,11 +680,6 @@ def make_templates(folder: Path, images: Path) -> None:
     shutil.copy(folder / "base.qcow2", folder / "kept.qcow2")
     qemu("qemu-img", "snapshot", "-c", "one", folder / "kept.qcow2")
     qemu("qemu-io", "-f", "qcow2", "-c", write, folder / "kept.qcow2")
-
-
-def ended(pid: int) -> bool:
-    """Whether a child is over, which stays to be waited for."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def daemons(server: Ceph, program: str) -> list[int]:

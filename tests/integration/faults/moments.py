@@ -6,10 +6,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from . import kill
 
@@ -19,9 +16,7 @@ class Functions(kill.Watch):
 
     functions: frozenset[str] = frozenset()
     calls: frozenset[str] = frozenset()
-
-    def __init__(self, log: Path, at: int | None, act: Callable[[], None]) -> None:
-        super().__init__(log, at, act)
+    within: ClassVar[dict[str, str]] = {}  # calls that have many uses, of which only the one in this function counts
 
     def __call__(self, frame: Any, event: str, call: Any) -> None:
         if event in ("call", "return"):
@@ -31,13 +26,11 @@ class Functions(kill.Watch):
         else:
             name = getattr(call, "__name__", "")
             met, when = name in self.calls, "before" if event == "c_call" else "after"
+            met = met or self.within.get(name) == frame.f_code.co_name
         if met and kill.in_a_step(frame):
-            with self.lock:
-                self.count += 1
-                os.write(self.log, f"{when}:{name}\n".encode())
-                if self.count == self.at:
-                    self.now()
+            self.note(f"{when}:{name}")
 
 
-def watching(functions: tuple[str, ...], calls: tuple[str, ...] = ()) -> type[Functions]:
-    return type("Watching", (Functions,), {"functions": frozenset(functions), "calls": frozenset(calls)})
+def watching(functions: tuple[str, ...], calls: tuple[str, ...] = (), **within: str) -> type[Functions]:
+    members = {"functions": frozenset(functions), "calls": frozenset(calls), "within": within}
+    return type("Watching", (Functions,), members)

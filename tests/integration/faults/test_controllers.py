@@ -23,7 +23,7 @@ from tests.integration.layouts import model
 from tests.servers.libvirtd import Libvirtd
 
 from .cases import KEYS, layout
-from .kill import finish, start, wait_until
+from .kill import finish, locks_wanted_by, start, wait_until
 from .test_kill_points import Site
 
 ROUNDS = 12 if SOAK else 3
@@ -140,15 +140,8 @@ def test_what_was_seen_before_the_lock_is_looked_at_again(site: Site) -> None:
     os.waitid(os.P_PID, holder[0], os.WSTOPPED)
     waiting = start("layout", {"uri": uri, **wanted, "prune": True})
     wait_until(lambda: locks_wanted_by(waiting[0]))
-    time.sleep(0.2)
     os.kill(holder[0], signal.SIGCONT)
     first, second = finish(*holder).result, finish(*waiting).result
     assert first and first["changed"] and not first.get("failed"), first
     assert second and not second.get("failed"), second["msg"]
     assert not second["changed"], second
-
-
-def locks_wanted_by(pid: int) -> list[str]:
-    """The locks of the collection that a process has open."""
-    links = (os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink())
-    return [link for link in links if link.endswith(".lock")]

@@ -25,7 +25,7 @@ from tests.integration.inputs.counts import tell
 from tests.servers.libvirtd import Libvirtd
 
 from .cases import Case, layout
-from .kill import finish, kill_daemon, start, wait_until
+from .kill import ended, finish, kill_daemon, locks_wanted_by, start, wait_until
 from .test_kill_points import Site, survives
 
 # qemu-img is stopped by the largest size that a file may have, in blocks of 512 bytes. Its writes are, as strace shows:
@@ -114,8 +114,8 @@ def test_daemon_is_killed_while_qemu_img_works(
     slow.wait()
     kill_daemon(site.hypervisor)()
     slow.remove()
-    ended = finish(*child)
-    assert ended.result is not None and ended.result["code"], ended
+    met = finish(*child)
+    assert met.result is not None and met.result["code"], met
     survives(site, case, wanted, bystanders, f"{kind}: libvirtd is killed when there is {part}")
     tell(pytestconfig, f"kill points, half made, {kind}, {part}: 1")
 
@@ -134,14 +134,15 @@ def test_module_is_killed_while_qemu_img_works(
     os.kill(pid, signal.SIGKILL)
     finish(pid, answer, calls)
     following = start("layout", {"uri": site.hypervisor.uri, **case.after})
+    wait_until(lambda: locks_wanted_by(following[0]) or ended(following[0]))
     with contextlib.suppress(TimeoutError):  # it may wait, or see that there is nothing to do
-        wait_until(lambda: os.waitid(os.P_PID, following[0], os.WEXITED | os.WNOHANG | os.WNOWAIT), 0.3)
+        wait_until(lambda: ended(following[0]), 0.3)
     slow.remove()
-    ended = finish(*following)
-    assert ended.result is not None
+    next_one = finish(*following)
+    assert next_one.result is not None
     survives(site, case, wanted, bystanders, f"{kind}: the module is killed when there is {part}")
-    if ended.result.get("failed"):
-        pytest.fail(f"the run that met libvirt at work: {ended.result['msg']}")
+    if next_one.result.get("failed"):
+        pytest.fail(f"the run that met libvirt at work: {next_one.result['msg']}")
     tell(pytestconfig, f"kill points, half made while the next runs, {kind}, {part}: 1")
 
 

@@ -28,7 +28,7 @@ from tests.integration.inputs.counts import SEED, SOAK, tell
 from tests.servers.guest import disk_xml, domain_xml, killed
 from tests.servers.libvirtd import Libvirtd
 
-from .kill import Ended, alive_in, finish, start, wait_until
+from .kill import Ended, alive_in, finish, numbered, start, wait_until
 from .kills import kill_group, noise, sample
 from .moments import watching
 
@@ -129,7 +129,7 @@ class Running:
     def arguments(self, case: Case) -> dict[str, Any]:
         return {"uri": self.host.uri, "pool": "images", "name": "top.qcow2", "format": "qcow2", **case.options}
 
-    def run(self, case: Case, at: int | None = None, act: Callable[[], None] = kill_group) -> Ended:
+    def run(self, case: Case, at: str | None = None, act: Callable[[], None] = kill_group) -> Ended:
         ended = finish(*start(case.module, self.arguments(case), at, act, MOMENTS))
         wait_until(lambda: not alive_in(ended.session))
         return ended
@@ -201,29 +201,41 @@ def test_killed(running: Running, name: str, pytestconfig: pytest.Config) -> Non
         assert whole.result is not None
         assert whole.result.get("changed"), whole.result
         running.complete(case, connection.lookupByName("web"), "a whole run")
-        moments = whole.calls
-        critical = {moments.index(one) + 1 for one in case.critical}
-        possible = {number for number, one in enumerate(moments, 1) if one not in PAUSED}
-        numbers = sorted(critical | set(sample(chance, sorted(possible - critical), SOME)))
-        crashes = set() if case.pulls else set(sample(chance, numbers, CRASHES))
-        for number in numbers:
-            when = f"{name}: killed at moment {number}, {moments[number - 1]}"
-            met(running, connection, case, number, when)
-        for number in sorted(crashes):
-            when = f"{name}: killed with its guest at moment {number}, {moments[number - 1]}"
-            met(running, connection, case, number, when, crash=True)
-    tell(pytestconfig, f"kill points, {name} of a running guest: {len(numbers) + len(crashes)} of {len(moments)}")
+        moments = numbered(whole.calls)
+        critical = [f"{one}:1" for one in case.critical]
+        assert set(critical) <= set(moments), moments
+        rest = [one for one in moments if one not in critical and one.rpartition(":")[0] not in PAUSED]
+        points = [*critical, *sample(chance, rest, SOME)]
+        crashes = [] if case.pulls else sample(chance, points, CRASHES)
+        count = 0
+        for number, moment in enumerate([*points, *crashes]):
+            killed_too = number >= len(points)
+            when = f"{name}: killed {'with its guest ' if killed_too else ''}at {moment}"
+            # what else there is to do besides the critical depends on how far the job is
+            there = met(running, connection, case, moment, when, rests=chance.random() < 0.5, crash=killed_too)
+            assert there or moment not in critical, when
+            count += there
+    tell(pytestconfig, f"kill points, {name} of a running guest: {count} of {len(moments)}")
 
 
 def met(
-    running: Running, connection: libvirt.virConnect, case: Case, number: int, when: str, crash: bool = False
-) -> None:
+    running: Running,
+    connection: libvirt.virConnect,
+    case: Case,
+    moment: str,
+    when: str,
+    *,
+    rests: bool,
+    crash: bool = False,
+) -> bool:
+    """Whether the run came to the moment; rests says that the next one comes when the job is over."""
     running.put_back(connection)
     guest = connection.lookupByName("web")
-    assert running.run(case, number).result is None, when
+    there = running.run(case, moment).result is None
     if crash:
         running.crash(guest)
         guest.create()
-    if number % 2:  # else the job may go on still
+    if rests:
         running.check(guest, when)
     running.complete(case, guest, when)
+    return there

@@ -640,7 +640,7 @@ def test_silent_server(site: Site) -> None:
 def test_wrong_cephx(site: Site, ceph: Ceph) -> None:
     auth = {"username": "vms", "secret_usage": "client.vms"}  # its value is some key, but no user of the cluster
     quick = {"client_mount_timeout": "1", "rados_mon_op_timeout": "1"}
-    item = rbd_pool(ceph.monitors[0], auth=auth, config_options=quick, wait_timeout=15)
+    item = rbd_pool(ceph.monitors[0], auth=auth, config_options=quick, wait_timeout=60)
     fails(site, "backend_refused", ("client.vms", "did not succeed"), pools=[item])
 
 
