@@ -177,7 +177,8 @@ class TransferAction(ActionBase):
             return False, {}, True
         ended = "started" not in objects[0]
         told = next((one for one in objects[1:] if "pid" in one), {})
-        return ended, told, bool(told) or "\nalive" in text
+        # what it told of itself outlives it
+        return ended, told, "\nalive" in text or (pid is None and bool(told))
 
     def result(self, job: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """What the module returned, as if it had been run plainly."""

@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
+
+import pytest
 
 from ansible_collections.kvm.storage.plugins.plugin_utils import progress
 from ansible_collections.kvm.storage.plugins.plugin_utils.progress import Lines
@@ -60,3 +63,22 @@ def test_who_tells_is_listened_to():
     assert {"volume_snapshot", "volume_resize", "volume_migrate"} <= long
     shown = {one.stem for one in (plugins / "action").glob("*.py")}
     assert long - {"volume_snapshot_info"} <= shown
+
+
+@pytest.mark.parametrize(
+    ("pid", "told", "lives", "counts"),
+    [
+        (None, False, False, False),
+        (None, False, True, True),
+        (None, True, False, True),  # until its own number can be asked for
+        (7, True, True, True),
+        (7, True, False, False),  # killed after it had told of itself, which its file outlives
+    ],
+)
+def test_who_is_there(pid, told, lives, counts):
+    answer = (
+        '{"started": 1, "ansible_job_id": "j"}\n' + ('{"pid": 7}\n' if told else "\n") + ("\nalive" if lives else "")
+    )
+    look = progress.TransferAction.look
+    action = mock.Mock(_low_level_execute_command=mock.Mock(return_value={"stdout": answer}))
+    assert look(action, "/jobs/j", "/jobs/p", pid, "ab")[::2] == (False, counts)
