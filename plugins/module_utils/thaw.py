@@ -10,7 +10,7 @@ A process of its own waits at a pipe. Where that ends without a word, the run ha
 from __future__ import annotations
 
 import contextlib
-import subprocess
+import os
 import sys
 from collections.abc import Iterator
 from typing import Callable
@@ -27,14 +27,18 @@ if sys.stdin.read() != {THAWED!r}:
 @contextlib.contextmanager
 def watched(uri: str, uuid: str) -> Iterator[Callable[[], None]]:
     """Around all that a domain is frozen for; the function says that it is thawed."""
+    reading, writing = os.pipe()
+    silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
+    actions = [(os.POSIX_SPAWN_DUP2, reading, 0), *silent]
     argv = [sys.executable, "-c", PROGRAM, uri, uuid]
-    nothing = subprocess.DEVNULL
     # in a session of its own: what is killed as a group does not take it along
-    watcher = subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=nothing, stderr=nothing, start_new_session=True, text=True
-    )
+    watcher = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True)
+    os.close(reading)
     words: list[str] = []
     try:
         yield lambda: words.append(THAWED)
     finally:
-        watcher.communicate("".join(words[:1]))
+        with contextlib.suppress(OSError):  # it is gone, and nothing is left to tell it
+            os.write(writing, "".join(words[:1]).encode())
+        os.close(writing)
+        os.waitpid(watcher, 0)

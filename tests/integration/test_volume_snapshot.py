@@ -465,7 +465,8 @@ def test_a_guest_that_comes_as_a_name_changes_hands(host: Host, images: Path, co
         guest.destroy()
     host.ok("volume_snapshot", **options)
     command = ["qemu-io", "-f", "qcow2", "-c", "read -P 7 5M 64k", f"{images}/web"]
-    assert "Pattern verification failed" not in subprocess.run(command, capture_output=True, text=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Pattern verification failed" not in done.stdout
     sound(images / "web")
 
 

@@ -104,7 +104,7 @@ class Fleet:
         print(f"{name} {options}: {time.monotonic() - began:.0f} s\n{said}")
         for secret in self.secrets:
             assert secret not in said
-        return Ran(done.returncode, said, {host: int(changed) for host, _ok, changed, *_ in RECAP.findall(said)})
+        return Ran(done.returncode, said, {host: int(changed) for host, _ok, changed, *_rest in RECAP.findall(said)})
 
 
 @pytest.fixture(scope="module")
