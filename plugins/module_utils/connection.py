@@ -52,6 +52,12 @@ def is_local(uri: str) -> bool:
     return not parts.netloc and transport in ("", "unix")
 
 
+def is_served(uri: str) -> bool:
+    """Whether somebody may answer: of the system's own daemon the sockets tell, of any other only asking does."""
+    sockets = ("libvirt-sock", "virtqemud-sock")
+    return uri != "qemu:///system" or any(os.path.exists(f"/run/libvirt/{name}") for name in sockets)
+
+
 def within(seconds: float, call: Callable[[], Any]) -> Any:
     """What the call returns; TimeoutError when it is not back in time.
 

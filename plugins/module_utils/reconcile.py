@@ -134,6 +134,7 @@ def run_info(
     """The main function of every module that only reads; where libvirt is not needed, gather may get None for it."""
     module = CodedModule(argument_spec={**CONNECTION_SPEC, **spec}, supports_check_mode=True, **rules)
     there = need_libraries(module, libvirt_needed)
+    there = there and (libvirt_needed or connections.is_served(module.params["uri"]))
     commands.use(module.run_command)
     try:
         if there:

@@ -28,7 +28,7 @@ options:
   uri:
     description:
       - The libvirt connection that tells the disks of guests, as C(virsh --connect) takes it.
-      - It is not needed where the host has no libvirt.
+      - It is not needed where the host has no libvirt, or none whose daemon can be started by its socket.
     type: str
     default: qemu:///system
 """

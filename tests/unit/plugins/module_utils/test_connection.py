@@ -200,3 +200,13 @@ def test_errors_have_one_form(error, text, code):
     assert str(error) == text
     assert error.code == code
     assert isinstance(error, StorageError)
+
+
+def test_a_host_without_a_daemon_is_not_asked(monkeypatch):
+    """device_info looks at hosts that are yet to become hypervisors."""
+    there = set()
+    monkeypatch.setattr(connection.os.path, "exists", lambda path: path in there)
+    assert not connection.is_served("qemu:///system")
+    assert connection.is_served("qemu+unix:///system?socket=/srv/libvirt-sock")
+    there.add("/run/libvirt/virtqemud-sock")
+    assert connection.is_served("qemu:///system")
