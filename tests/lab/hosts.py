@@ -92,7 +92,7 @@ class Hosts(Server):
         return self
 
     def _bring_up(self, guest: Guest) -> None:
-        guest.restore(self.lab.frozen(guest.state), self.lan.plug(guest.number))
+        guest.restore(self.lab.frozen(guest.state), self.lan.plug(guest.number), timeout=180)
         if guest.state.files:  # what it serves must answer again after the jump of its clock
             guest.run("cd /opt/lab && test ! -x ./resume || ./resume")
 

@@ -22,10 +22,20 @@ class Monitor:
     def __init__(self, path: Path, timeout: float = 60) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
-        self.socket.connect(str(path))
+        self._connect(str(path), time.monotonic() + timeout)
         self.lines = self.socket.makefile("r", encoding="utf-8")
         self._read()  # the greeting
         self("qmp_capabilities")
+
+    def _connect(self, path: str, deadline: float) -> None:
+        """Its socket has a name some time before anybody listens."""
+        while True:
+            try:
+                return self.socket.connect(path)
+            except ConnectionRefusedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def __call__(self, command: str, **arguments: Any) -> Any:
         self.socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
