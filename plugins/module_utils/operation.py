@@ -133,19 +133,6 @@ class Operation(Volume):
             self.require_no_watchers()
             self.check_device_closed(self.before["path"])
 
-    def require_no_watchers(self) -> None:
-        """On shared storage guests of other hosts count, where the backend can tell of them."""
-        if self.backend.watchers is None or not self.connection.local:
-            return
-        found = self.backend.watchers(self.connection, self.pool_options(), self.volume_name)
-        if found:
-            raise StorageError(
-                thing=self.label,
-                code="in_use",
-                reason=f"it is open at {', '.join(found)}",
-                way_out="end that use first; it may be a guest of another host",
-            )
-
     def require_no_overlays(self, before: dict[str, Any], way_out: str = "") -> None:
         """Nothing stands on it: its content may change or go."""
         above = chain.overlays(self.connection, before["path"])

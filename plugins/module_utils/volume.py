@@ -1128,9 +1128,23 @@ class Volume(Thing):
             )
         elif self.connection.local and not self.connection.uri.startswith("test:"):
             self.backend.deletes(self.label, self.pool_options(), self.volume_name)
+            self.require_no_watchers()
             self.check_device_closed(before["path"])
         if self.backend.snapshots is not None:  # the backend may have said more of them by now
             self.require_no_snapshots()
+
+    def require_no_watchers(self) -> None:
+        """On shared storage guests of other hosts count, where the backend can tell of them."""
+        if self.backend.watchers is None or not self.connection.local:
+            return
+        found = self.backend.watchers(self.connection, self.pool_options(), self.volume_name)
+        if found:
+            raise StorageError(
+                thing=self.label,
+                code="in_use",
+                reason=f"it is open at {', '.join(found)}",
+                way_out="end that use first; it may be a guest of another host",
+            )
 
     def require_no_snapshots(self, way_out: str = "") -> None:
         """No snapshot stays behind that whoever has the name next would take for one of theirs, or that would be lost.

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rados
+import rbd
 
 from tests.integration.helpers import MIB, Host
 from tests.servers.ceph import Ceph
@@ -145,6 +147,16 @@ def test_rbd_image_that_is_immutable(vms: Host, ceph: Ceph) -> None:
     vms.converge("volume", ["protect"], **wanted, immutable=True)
     vms.converge("volume", ["release"], **wanted, immutable=False)
     assert json.loads(ceph.run("rbd", "snap", "ls", "--format", "json", "rbd/base")) == []
+    vms.converge("volume", ["delete"], **wanted, state="absent")
+
+
+def test_rbd_image_that_somebody_has_open(vms: Host, ceph: Ceph) -> None:
+    """As the guest of another host does: predicted, too, and not only told by Ceph when it is to go."""
+    wanted = {"pool": "vms", "name": "open"}
+    vms.ok("volume", **wanted, capacity="8MiB")
+    login = {"conffile": f"{ceph.root}/ceph.conf", "conf": {"keyring": str(ceph.keyring())}}
+    with rados.Rados(**login) as cluster, cluster.open_ioctx("rbd") as pool, rbd.Image(pool, "open"):
+        vms.refused("volume", "in_use", "open at", **wanted, state="absent")
     vms.converge("volume", ["delete"], **wanted, state="absent")
 
 
