@@ -28,11 +28,10 @@ if sys.stdin.read() != {THAWED!r}:
 def watched(uri: str, uuid: str) -> Iterator[Callable[[], None]]:
     """Around all that a domain is frozen for; the function says that it is thawed."""
     reading, writing = os.pipe()
-    silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
-    actions = [(os.POSIX_SPAWN_DUP2, reading, 0), *silent]
     argv = [sys.executable, "-c", PROGRAM, uri, uuid]
-    # in a session of its own: what is killed as a group does not take it along
-    watcher = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True)
+    watcher = os.fork()
+    if watcher == 0:
+        become(argv, reading)
     os.close(reading)
     words: list[str] = []
     try:
@@ -42,3 +41,18 @@ def watched(uri: str, uuid: str) -> Iterator[Callable[[], None]]:
             os.write(writing, "".join(words[:1]).encode())
         os.close(writing)
         os.waitpid(watcher, 0)
+
+
+def become(argv: list[str], source: int) -> None:
+    """Be another program that reads a descriptor and says nothing, in a session of its own.
+
+    What is killed as a group does not take it along. AnsibleModule.run_command would wait for its end.
+    """
+    try:
+        os.setsid()
+        silence = os.open(os.devnull, os.O_WRONLY)
+        for target, number in ((source, 0), (silence, 1), (silence, 2)):
+            os.dup2(target, number)
+        os.execv(argv[0], argv)
+    finally:
+        os._exit(127)

@@ -171,5 +171,8 @@ def test_a_group_that_has_gone(group: LvmHost) -> None:
     assert group.ok("volume_info", pool="guests")["volumes"] == []
 
 
-def test_every_operation(group: LvmHost, tmp_path: Path) -> None:
-    on_devices(group, "logical", "guests", tmp_path)
+def test_every_operation(blank: tuple[LvmHost, Disks], tmp_path: Path) -> None:
+    host, disks = blank
+    said("vgcreate", GROUP, disks.node(disks.vdb))
+    host.ok("pool_logical", **POOL)
+    on_devices(host, "logical", "guests", tmp_path)
