@@ -39,8 +39,8 @@ class Outcome(NamedTuple):
 
 
 STAGES = (
-    Stage("static", 5, ("static",), ("static",)),
-    Stage("unit", 8, ("unit", "contract"), ("unit", "unit39", "contract")),
+    Stage("static", 8, ("static",), ("static",)),
+    Stage("unit", 10, ("unit", "contract"), ("unit", "unit39", "contract")),
     Stage("integration", 20, ("integration",), ("integration",)),
     Stage("lab image", 15, ("lab-image",), ()),
     Stage("lab", 40, ("lab",), ("lab-*",)),
