@@ -82,13 +82,14 @@ def within(seconds: float, call: Callable[[], Any]) -> Any:
 
 
 def retrying(call: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """A call that libvirt refuses while a volume of the pool is being made or copied."""
+    """A call that is refused for a while: a volume of the pool is being made, or udev looks at a zvol that was."""
+    signs = ("asynchronous jobs running", "still being allocated", "dataset is busy")
     deadline = time.monotonic() + seconds
     while True:
         try:
             return call()
         except libvirt.libvirtError as error:
-            busy = any(sign in words(error) for sign in ("asynchronous jobs running", "still being allocated"))
+            busy = any(sign in words(error) for sign in signs)
             if not busy or time.monotonic() > deadline:
                 raise
         time.sleep(0.1)
