@@ -60,7 +60,7 @@ class Scenario:
 
     name: str
     hosts: tuple[tuple[str, str], ...] = (("hv1", "hypervisor"),)  # name and state of each
-    minutes: float = 10
+    minutes: float = 15
     inside: bool = True
     long: bool = False
 
@@ -79,7 +79,7 @@ SCENARIOS = {
     for scenario in (
         Scenario("site", BARE_FLEET, 40, inside=False, long=True),
         Scenario("molecule", (), 60, inside=False),
-        Scenario("shared", FLEET, 12),
+        Scenario("shared", FLEET, 20),
         Scenario("netfs", SERVED),
         Scenario("server", SERVED),
         Scenario("iscsi"),
@@ -87,7 +87,7 @@ SCENARIOS = {
         Scenario("thin"),
         Scenario("zfs"),
         Scenario("resize_wipe"),
-        Scenario("snapshots", minutes=15),
+        Scenario("snapshots", minutes=20),
         Scenario("mpath"),
         Scenario("clones"),
         Scenario("disk"),
