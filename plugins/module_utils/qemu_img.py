@@ -10,13 +10,14 @@ Source: qemu-img(1).
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from . import commands
 from .errors import StepFailed, StorageError
 from .headers import SECTOR
-from .nodes import Node
+from .nodes import Login, Node
 
 # Where data may lie for a while without being written back: nothing is read again, so the host's cache stays as it is.
 CACHE = "none"
@@ -122,13 +123,23 @@ def measure(thing: str, node: Node, form: str, options: dict[str, Any] | None = 
 
 
 def create(
-    thing: str, path: str, form: str, size: int | None, options: dict[str, Any], backing: Node | None = None
+    thing: str,
+    path: str,
+    form: str,
+    size: int | None,
+    options: dict[str, Any],
+    backing: Node | None = None,
+    logins: Sequence[Login] = (),
 ) -> None:
-    """An empty image in a file, or one that stands on another; the backing name is recorded as its path."""
+    """An empty image in a file, or one that stands on another; the backing name is recorded as its path.
+
+    logins are the passwords that the options name.
+    """
     argv = ["create", "-q", "-f", form, *settings(options)]
     if backing is not None:
         argv += ["-u", "-b", backing.path, "-F", backing.format]
-    run(thing, "create", *argv, path, *([str(size)] if size is not None else []))
+    holder = Node({}, logins=tuple(logins))
+    run(thing, "create", *argv, path, *([str(size)] if size is not None else []), nodes=(holder,) if logins else ())
 
 
 def resize(thing: str, node: Node, size: int, *, shrink: bool = False, preallocation: str = "off") -> None:

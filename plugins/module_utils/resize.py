@@ -6,11 +6,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import headroom, images, progress, reconcile, sizes
 from .backend import Native, Refused
@@ -18,9 +16,6 @@ from .errors import StepFailed, StorageError
 from .operation import OPERATION_SPEC, Attachment, Operation
 from .plan import Plan
 from .volume import GROWING, Volume
-
-if TYPE_CHECKING:
-    from .nodes import Node
 
 BLOCK_RESIZE_BYTES = 1  # VIR_DOMAIN_BLOCK_RESIZE_BYTES
 SHRINKING = ("raw", "qcow2")  # the formats that qemu-img makes smaller
@@ -111,6 +106,7 @@ class Resize(Operation):
 
     def __init__(self, connection: Any, options: dict[str, Any], planned_pool: Any = None) -> None:
         super().__init__(connection, options, planned_pool)
+        self.encryption = options.get("encryption")
         self.goal = goal_of(self.label, options["capacity"])
         self.policy = headroom.policy_of(self.label, options)
         self.guest: Attachment | None = None
@@ -181,7 +177,7 @@ class Resize(Operation):
             have = before["options"]["capacity"]
             plan.warnings += self.room(before, max(self.need - have, 0))
         if self.is_file(before["path"]) and self.guest is None:
-            with self.node(form, before):  # every header of its chain is inspected
+            with self.opened(form, before):  # every header of its chain is inspected
                 pass
 
     def check_entry(self) -> None:
@@ -232,17 +228,6 @@ class Resize(Operation):
                 reason=f"it is a qcow2 of compat 0.10 and has {found.snapshots} internal snapshots, whose size it "
                 "could not keep",
                 way_out="raise it with 'qemu-img amend -f qcow2 -o compat=1.1', or remove the snapshots",
-            )
-
-    def check_encryption(self, before: dict[str, Any]) -> None:
-        """libvirt forgets the secret of a volume at each refresh of its pool."""
-        known = self.secret(before) if self.is_file(before["path"]) else before["secret_known"]
-        if before["encrypted"] and not known:
-            raise StorageError(
-                thing=self.label,
-                code="unsupported",
-                reason="libvirt no longer knows the secret that opens it, as after every refresh of its pool",
-                way_out="give encryption with the secret",
             )
 
     def require_one_client(self) -> None:
@@ -324,32 +309,12 @@ class Resize(Operation):
             raise self.would_shrink("of an encrypted volume it can't be told what is unused", way_out)
         from .unused import objection
 
-        with self.node(form, before) as node:
+        with self.opened(form, before) as node:
             why = objection(self.label, node, self.need)
         if why:
             raise self.would_shrink(f"its end is not known to be unused: {why}", way_out)
 
     # steps
-
-    @contextlib.contextmanager
-    def node(self, form: str, before: dict[str, Any]) -> Iterator[Node]:
-        """The volume as qemu-img opens it, with the secret where it has one."""
-        from . import nodes
-
-        with nodes.readable(self, form) as plain:
-            if not before["encrypted"]:
-                yield plain
-                return
-            from .backends.shared import secret_value
-
-            value = secret_value(self.label, self.connection, self.secret(before))
-            with nodes.password("volume", value) as login:
-                yield nodes.Encrypted(**{**vars(plain), "logins": (login,)})
-
-    def secret(self, before: dict[str, Any]) -> dict[str, Any]:
-        """The name of the secret that opens an encrypted volume: as given, or as libvirt still knows it."""
-        found = self.options.get("encryption") or before["options"].get("encryption") or {}
-        return {name: found[name] for name in ("secret_usage", "secret_uuid") if found.get(name)}
 
     def grow(self) -> None:
         if self.is_file(self.before["path"]):
@@ -385,7 +350,7 @@ class Resize(Operation):
                 os.ftruncate(descriptor, self.need)
                 os.fsync(descriptor)
             return
-        with self.node(form, self.before) as node:
+        with self.opened(form, self.before) as node:
             qemu_img.resize(self.label, node, self.need, shrink=shrink)
 
     def grow_in_guest(self) -> None:

@@ -16,13 +16,14 @@ from . import chain, fields, guards, headroom, images, permissions, reconcile, x
 from . import connection as connections
 from .backend import Backend, Native, Protection, Refused
 from .backends.shared import PERMISSIONS
-from .errors import StorageError
+from .errors import StepFailed, StorageError
 from .fields import At, Group
 from .plan import Plan, Thing
 from .retention import RULES
 
 if TYPE_CHECKING:
     from .contents import Contents, Entry, Unlisted
+    from .nodes import Login, Node
     from .snapshots import Snapshot
 
 PREALLOCATE = 1  # VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA
@@ -444,6 +445,7 @@ class Volume(Thing):
         self.name = f"{self.pool_name}/{self.volume_name}"
         self.given_backend = backend
         self.before: dict[str, Any] = {}
+        self.encryption = want["options"].get("encryption")
         self.planned_backing: Volume | None = None
         self.planned_source: Volume | None = None
         self.keeping: Any = None  # the retention of its snapshots
@@ -1062,13 +1064,7 @@ class Volume(Thing):
                 reason=f"qemu-img can't resize a file of format {form}",
                 way_out="make a new volume of the wanted capacity and copy it there",
             )
-        if before["encrypted"] and not before["secret_known"]:
-            raise StorageError(
-                thing=self.label,
-                code="unsupported",
-                reason="libvirt no longer knows the secret that opens it, as after every refresh of its pool",
-                way_out="make a new volume of the wanted capacity and copy it there",
-            )
+        self.check_encryption(before)
         if "format" not in self.want["options"] and len(self.backend.volume_formats) > 1:
             raise StorageError(
                 thing=self.label,
@@ -1090,6 +1086,16 @@ class Volume(Thing):
 
             with nodes.readable(self, form):  # every header of its chain is inspected
                 pass
+
+    def check_encryption(self, before: dict[str, Any]) -> None:
+        """libvirt forgets the secret of a volume at each refresh of its pool."""
+        if before["encrypted"] and not before["secret_known"] and not self.has_passphrase(before):
+            raise StorageError(
+                thing=self.label,
+                code="unsupported",
+                reason="libvirt no longer knows the secret that opens it, as after every refresh of its pool",
+                way_out="give encryption with the secret, which can't be a private one",
+            )
 
     def check_delete(self, before: dict[str, Any]) -> None:
         refuse_operation(self.label, self.backend, "delete")
@@ -1377,11 +1383,50 @@ class Volume(Thing):
 
         clone.carry_out(self)
 
+    def secret(self, before: dict[str, Any]) -> dict[str, Any]:
+        """The name of the secret that opens an encrypted volume: as given, or as libvirt still knows it."""
+        found = self.encryption or before["options"].get("encryption") or {}
+        return {name: found[name] for name in ("secret_usage", "secret_uuid") if found.get(name)}
+
+    @contextlib.contextmanager
+    def passphrase(self, before: dict[str, Any]) -> Iterator[Login]:
+        """The value of that secret, as a tool takes it."""
+        from . import nodes
+        from .backends.shared import secret_value
+
+        value = secret_value(self.label, self.connection, self.secret(before))
+        with nodes.password("volume", value) as login:
+            yield login
+
+    def has_passphrase(self, before: dict[str, Any]) -> bool:
+        """Whether a tool can be given it here: libvirt keeps the value of a private secret to itself."""
+        from .backends.shared import secret_value
+
+        name = self.secret(before)
+        try:
+            return bool(self.directory() and name and secret_value(self.label, self.connection, name))
+        except StorageError:
+            return False
+
+    @contextlib.contextmanager
+    def opened(self, form: str, before: dict[str, Any]) -> Iterator[Node]:
+        """The volume as qemu-img opens it, with the secret where it has one."""
+        from . import nodes
+
+        with nodes.readable(self, form) as plain, contextlib.ExitStack() as stack:
+            if before["encrypted"]:
+                login = stack.enter_context(self.passphrase(before))
+                yield nodes.Encrypted(**{**vars(plain), "logins": (login,)})
+            else:
+                yield plain
+
     def makes_file(self) -> bool:
         """Whether qemu-img makes the file here: libvirt's own qemu-img leaves it readable by others for a moment."""
         form = self.new_format()
-        if not self.directory() or "encryption" in self.want["options"] or self.connection.uri.startswith("test:"):
-            return False  # LUKS takes the value of a secret, which libvirt has
+        if not self.directory() or self.connection.uri.startswith("test:"):
+            return False
+        if "encryption" in self.want["options"]:
+            return self.has_passphrase(self.before)
         return self.want["preallocation"] == "full" or form not in ("raw", None)
 
     def new_format(self) -> str | None:
@@ -1409,9 +1454,17 @@ class Volume(Thing):
             settings["preallocation"] = self.want["preallocation"]
         backing = self.backing_node()
         capacity = options.get("capacity", backing.size if backing is not None else None)
-        with files.hidden(directory) as temporary:
-            qemu_img.create(self.label, temporary, form, capacity, settings, backing)
-            if form == "raw":
+        with contextlib.ExitStack() as stack:
+            logins, made_as = [], form
+            if "encryption" in options:
+                logins = [stack.enter_context(self.passphrase(self.before))]
+                settings.update(luks_options(form, options["encryption"], logins[0].name))
+                made_as = "luks" if form == "raw" else form
+            temporary = stack.enter_context(files.hidden(directory))
+            again_for_luks(
+                lambda: qemu_img.create(self.label, temporary, made_as, capacity, settings, backing, logins=logins)
+            )
+            if made_as == "raw":
                 os.truncate(temporary, options["capacity"])  # qemu-img rounds up to whole sectors, libvirt does not
             self.give_name(temporary)
 
@@ -1447,10 +1500,11 @@ class Volume(Thing):
             method.call(self.connection, self.handle, want)
             self.refresh()
             return
-        if self.is_file(self.before["path"]) and form != "raw" and not self.before["encrypted"]:
-            from . import nodes, qemu_img  # libvirt's own qemu-img would go where the header leads
+        by_tool = self.has_passphrase(self.before) if self.before["encrypted"] else form != "raw"
+        if self.is_file(self.before["path"]) and by_tool:
+            from . import qemu_img  # libvirt's own qemu-img would go where the header leads
 
-            with nodes.readable(self, str(form)) as node, self.content_kept():
+            with self.opened(str(form), self.before) as node, self.content_kept():
                 qemu_img.resize(self.label, node, want)
             self.connection.unseen(self.pool_name)
             return
@@ -1505,13 +1559,29 @@ class Volume(Thing):
         self.connection.volumes(self.pool_name).pop(self.volume_name, None)
 
 
+def luks_options(form: str, encryption: dict[str, Any], secret: str) -> dict[str, Any]:
+    """The encryption of a new image in the words of qemu-img, as libvirt would say them."""
+    cipher, size, ivgen = (encryption.get(name) for name in ("cipher_name", "cipher_size", "ivgen_name"))
+    found = {
+        "key-secret": secret,
+        "cipher-alg": f"{cipher}-{size}" if cipher and size else cipher,
+        "cipher-mode": encryption.get("cipher_mode"),
+        "hash-alg": encryption.get("cipher_hash"),
+        "ivgen-alg": ivgen,
+        "ivgen-hash-alg": encryption.get("ivgen_hash"),
+    }
+    before = "" if form == "raw" else "encrypt."
+    named = {f"{before}{name}": value for name, value in found.items() if value}
+    return named if form == "raw" else {"encrypt.format": "luks", **named}
+
+
 def again_for_luks(make: Callable[[], Any]) -> Any:
     """A creation that is tried again: qemu-img measures how fast it derives a LUKS key, and fails on a busy host."""
     for last in (False, False, True):
         try:
             return make()
-        except connections.libvirt.libvirtError as error:
-            if last or "accurate CPU usage" not in connections.words(error):
+        except (StepFailed, connections.libvirt.libvirtError) as error:
+            if last or "accurate CPU usage" not in str(error):
                 raise
     return None
 

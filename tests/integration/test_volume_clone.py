@@ -90,6 +90,36 @@ def test_into_every_format(host: Host, images: Path, form: str) -> None:
     assert sorted(os.listdir(images)) == ["base.qcow2"]
 
 
+def test_a_raw_file_byte_by_byte(host: Host, images: Path) -> None:
+    """Holes stay holes, and a size that is no whole number of sectors stays what it is."""
+    with open(images / "odd.raw", "wb") as file:
+        file.truncate(64 * MIB + 1)
+        file.seek(32 * MIB)
+        file.write(os.urandom(MIB))
+    host.ok("volume_info", pool="images", refresh=True)
+    source = {"volume": "odd.raw", "format": "raw", "mode": "full"}
+    host.converge("volume_clone", ["clone"], **clone("copy.raw", source))
+    assert (images / "copy.raw").read_bytes() == (images / "odd.raw").read_bytes()
+    assert (images / "copy.raw").stat().st_blocks <= (images / "odd.raw").stat().st_blocks
+
+
+def test_a_raw_file_that_a_guest_opens_after_the_look(host: Host, images: Path) -> None:
+    """A mixture of two states of a disk is no clone."""
+    host.ok("volume", pool="images", name="disk.raw", format="raw", capacity="8MiB")
+    real = importlib.import_module(f"{UTILS}clone").copy
+    with connected(host.uri) as connection:
+
+        def late(*args: Any) -> None:
+            start_guest(connection, "web", disk_xml(f"{images}/disk.raw"))
+            real(*args)
+
+        with mock.patch(f"{UTILS}clone.copy", late):
+            source = {"volume": "disk.raw", "format": "raw", "mode": "full"}
+            host.failed("volume_clone", "in_use", "a QEMU process writes it", **clone("copy.raw", source))
+        connection.lookupByName("web").destroy()
+    assert sorted(os.listdir(images)) == ["base.qcow2", "disk.raw"]
+
+
 def test_more_room_and_other_options(host: Host, images: Path) -> None:
     options = {
         "cluster_size": "4KiB",

@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Volumes that move to a pool of another host. There is no ssh server here: a stand-in forwards the sockets and runs
-the command, as ssh does, on this host, whose hypervisor is both ends. It has a session of its own: no signal to this
-end reaches the other one.
+the command, as ssh does, on this host, whose hypervisor is both ends.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,46 +21,9 @@ import pytest
 
 from tests.contract import examples
 from tests.integration.helpers import MIB, UTILS, Host, connected, qemu_img, switched_off
+from tests.servers import ssh
 from tests.servers.guest import disk_xml, domain_xml, start_guest
 from tests.servers.libvirtd import Libvirtd
-
-STAND_IN = """\
-import os, socket, subprocess, sys, threading
-def pump(one, other):
-    try:
-        while data := one.recv(1 << 16):
-            other.sendall(data)
-    except OSError:
-        pass
-    for end in (one, other):
-        try:
-            end.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-def serve(listener, there):
-    while True:
-        near, far = listener.accept()[0], socket.socket(socket.AF_UNIX)
-        try:
-            far.connect(there)
-        except OSError:
-            near.close()
-            continue
-        for pair in ((near, far), (far, near)):
-            threading.Thread(target=pump, args=pair, daemon=True).start()
-args = sys.argv[1:]
-host, command = args[-2:]
-if not host.startswith("root@kvm02"):
-    sys.exit(f"ssh: Could not resolve hostname {host}")
-for place, value in zip(args, args[1:]):
-    if place == "-L":
-        here, there = value.split(":")
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(here)
-        listener.listen()
-        threading.Thread(target=serve, args=(listener, there), daemon=True).start()
-there = {"PATH": os.environ["PATH"], "PYTHONPATH": os.path.join(os.path.dirname(__file__), "there")}
-sys.exit(subprocess.call(["sh", "-c", command], env=there, start_new_session=True))
-"""
 
 
 @pytest.fixture
@@ -71,18 +32,16 @@ def host(fresh_hypervisor: Libvirtd) -> Host:
 
 
 @pytest.fixture
-def pools(host: Host, scratch: Path, tmp_path: Path) -> Iterator[Path]:
+def pools(host: Host, scratch: Path) -> Iterator[Path]:
     for name in ("images", "fast"):
         host.ok("pool_dir", name=name, path=f"{scratch}/{name}")
-    stand_in = tmp_path / "ssh.py"
-    stand_in.write_text(STAND_IN)
     tokens: list[str] = []  # each names a folder of the other end
 
     def token(size: int, real: Any = secrets.token_hex) -> str:
         tokens.append(real(size))
         return tokens[-1]
 
-    with mock.patch(f"{UTILS}handover.SSH", (sys.executable, str(stand_in))), mock.patch("secrets.token_hex", token):
+    with mock.patch(f"{UTILS}handover.SSH", ssh.command()), mock.patch("secrets.token_hex", token):
         yield scratch
     for name in ("images", "fast"):
         assert [one for one in os.listdir(scratch / name) if one.startswith(".")] == []

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -386,16 +387,40 @@ def test_luks(host: Host, images: Path, form: str) -> None:
     assert host.volume("images", "disk").find("target/encryption").get("format") == "luks"
     assert b"LUKS" in (images / "disk").read_bytes()[: 2 * MIB]
     host.unchanged("volume", **wanted)
-    host.refused("secret", "in_use", "images/disk", usage="volume", usage_name="disk-luks", state="absent")
-    if form == "raw":
-        host.converge("volume", ["resize"], **{**wanted, "capacity": "6MiB"})
-        wanted["capacity"] = "6MiB"
+    kept = {"usage": "volume", "usage_name": "disk-luks", "state": "absent"}
+    host.refused("secret", "guard_unavailable", "images/disk", **kept)  # a LUKS header does not name its secret
+    host.converge("volume", ["resize"], **{**wanted, "capacity": "6MiB"})
+    wanted["capacity"] = "6MiB"
     refresh(host)  # libvirt forgets which secret it was
     host.unchanged("volume", **wanted)
-    host.refused("secret", "guard_unavailable", "images/disk", usage="volume", usage_name="disk-luks", state="absent")
-    host.refused("volume", "unsupported", "no longer knows the secret", **{**wanted, "capacity": "8MiB"})
+    undeclared = {name: value for name, value in wanted.items() if name != "encryption"}
+    host.refused("volume", "unsupported", "no longer knows the secret", **{**undeclared, "capacity": "8MiB"})
     host.converge("volume", ["delete"], **gone("disk"))
     assert host.state() == before
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_luks_with_another_cipher(host: Host, images: Path, form: str) -> None:
+    host.ok("secret", usage="volume", usage_name="disk-luks", value="correct horse battery staple")
+    cipher = {"cipher_name": "aes", "cipher_size": 128, "cipher_mode": "xts", "cipher_hash": "sha512"}
+    encryption = {"secret_usage": "disk-luks", **cipher, "ivgen_name": "plain64", "ivgen_hash": "sha256"}
+    create_luks(host, volume("disk", capacity="4MiB", format=form, encryption=encryption))
+    argv = ["qemu-img", "info", "--output=json", "-f", "luks" if form == "raw" else form, str(images / "disk")]
+    found = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+    data = found["format-specific"]["data"]
+    data = data if form == "raw" else data["encrypt"]
+    assert (data["cipher-alg"], data["cipher-mode"], data["hash-alg"]) == ("aes-128", "xts", "sha512")
+    assert (data["ivgen-alg"], found["virtual-size"]) == ("plain64", 4 * MIB)
+
+
+def test_luks_with_a_private_secret(host: Host, images: Path) -> None:
+    """libvirt keeps its value to itself, and makes the volume."""
+    host.ok("secret", usage="volume", usage_name="own", value="correct horse battery staple", private=True)
+    wanted = volume("disk", capacity="4MiB", format="raw", encryption={"secret_usage": "own"})
+    create_luks(host, wanted)
+    host.converge("volume", ["resize"], **{**wanted, "capacity": "6MiB"})
+    refresh(host)
+    host.refused("volume", "unsupported", "private", **{**wanted, "capacity": "8MiB"})
 
 
 def create_luks(host: Host, wanted: dict[str, Any]) -> None:

@@ -22,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from tests.servers import ssh
+
 ROOT = Path(__file__).resolve().parents[2]
 OPENS = ("open", "openat", "openat2", "creat")
 CALLS = (*OPENS, "mknod", "mknodat", "chmod", "fchmod", "fchmodat", "connect")
@@ -100,7 +102,7 @@ class Traced:
         paths = [str(ROOT), str(ROOT / ".cache/collections")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore"}
         self.process = subprocess.Popen(
-            [*argv, str(log.parent / "locks"), str(umask)],
+            [*argv, str(log.parent / "locks"), str(umask), *ssh.command()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -160,9 +162,11 @@ class Traced:
 WORKER = r"""
 import json, os, sys
 from ansible_collections.kvm.storage.plugins.module_utils import connection
+from ansible_collections.kvm.storage.plugins.module_utils import handover
 from tests.integration import helpers
 import libvirt
 connection.LOCK_FOLDER = sys.argv[1]
+handover.SSH = tuple(sys.argv[3:])
 os.umask(int(sys.argv[2]))
 libvirt.registerErrorHandler(lambda context, error: None, None)
 answers = os.fdopen(os.dup(1), "w")

@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import pytest
 from ansible_collections.kvm.storage.plugins.module_utils import files
 from tests.integration.helpers import MIB, UTILS, Host, connected
 from tests.integration.inputs.counts import SEED, SOAK, tell
-from tests.integration.test_volume_handover import STAND_IN
+from tests.servers import ssh
 from tests.servers.libvirtd import Libvirtd
 
 from .kill import Ended, alive_in, finish, numbered, start, wait_until
@@ -150,9 +149,7 @@ def ends(fresh_hypervisor: Libvirtd, scratch: Path, tmp_path: Path, monkeypatch:
     host = Host(fresh_hypervisor.uri, fresh_hypervisor.shared)
     for name in ("images", "fast"):
         host.ok("pool_dir", name=name, path=f"{scratch}/{name}")
-    stand_in = tmp_path / "ssh.py"
-    stand_in.write_text(STAND_IN, encoding="utf-8")
-    with mock.patch(f"{UTILS}handover.SSH", (sys.executable, str(stand_in))):
+    with mock.patch(f"{UTILS}handover.SSH", ssh.command(tmp_path / "there")):
         made = Ends(host, scratch, tmp_path / "there")
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # what killed ones leave goes with it
         yield made

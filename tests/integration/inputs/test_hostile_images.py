@@ -25,6 +25,7 @@ from ansible_collections.kvm.storage.plugins.module_utils import commands, qemu_
 from ansible_collections.kvm.storage.tests.unit.plugins.module_utils.disk_images import LIMITED, blocks
 from tests.integration.helpers import Host, connected, within
 from tests.integration.tracing import ROOT, Answer, Did, Silence, Traced
+from tests.servers import ssh
 from tests.servers.libvirtd import Libvirtd
 
 from .counts import SEED, SOAK, tell
@@ -101,6 +102,10 @@ def upload(**more: Any) -> Callable[[Hostile, Path], dict[str, Any]]:
     }
 
 
+def download(**more: Any) -> Callable[[Hostile, Path], dict[str, Any]]:
+    return lambda image, path: itself(dest=str(path.parents[1] / "made/made"), **more)(image, path)
+
+
 BASE = {"pool": "bases", "volume": "base.qcow2", "format": "qcow2"}
 STANDING = ("raw", "qcow2", "qcow", "qed")
 QCOW2, GROWING = ("qcow2",), ("raw", "qcow2", "qed")
@@ -136,6 +141,9 @@ WAYS = {
     "layout_info": Way("layout_info", lambda _image, _path: {}, None, follows=False),
     "delete": Way("volume", itself(state="absent"), None, follows=False),
     "permissions": Way("volume", itself(permissions={"mode": "0640"}), None, follows=False),
+    "migrate to another host": Way("volume_migrate", itself(to={"host": ssh.HOST, "pool": "made"}), IMPORTED),
+    "download": Way("volume_download", download(dest_format="raw"), IMPORTED),
+    "download as it is": Way("volume_download", download(), IMPORTED),
     "upload": Way("volume_upload", upload(format="qcow2"), IMPORTED),
     "upload as it is": Way("volume_upload", upload(), ()),
 }
@@ -150,6 +158,8 @@ WHOLE = (
     "convert",
     "convert to raw",
     "migrate to raw",
+    "migrate to another host",
+    "download",
 )
 # Without a domain that says otherwise, a volume that has the wanted format already is taken for one that was converted.
 TAKEN = [("convert", "a guest wrote a whole qcow2")]
@@ -198,6 +208,13 @@ class Site:
             for entry in os.scandir(folder):
                 subprocess.run(["chattr", "-f", "-i", entry.path], check=False) if entry.name != NAME else None
                 os.unlink(entry.path)
+
+    def options(self, way: str, image: Hostile, path: Path) -> dict[str, Any]:
+        """The options of a run; this hypervisor is the other host too."""
+        found = {"uri": self.hypervisor.uri, **WAYS[way].options(image, path)}
+        if "host" in found.get("to", {}):
+            found["to"] = {**found["to"], "uri": self.hypervisor.uri}
+        return found
 
     def state(self) -> dict[str, Any]:
         """Every file of the pools, and the canary: size, mode, times."""
@@ -305,7 +322,7 @@ def test_hostile_images(part: int, site: Site, pytestconfig: pytest.Config) -> N
         for way, image in tried(names, images, chance):
             path = site.put(connection, image)
             before = site.state()
-            args = {"uri": site.hypervisor.uri, **WAYS[way].options(image, path)}
+            args = site.options(way, image, path)
             try:
                 answer = traced.run(WAYS[way].module, args, limit=HANGS)
             except Silence as error:
@@ -395,7 +412,7 @@ def test_a_file_that_is_swapped(way: str, site: Site, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(commands, "run", swap)
     with watched(site.canary) as readers:
-        result = Host(site.hypervisor.uri).run(WAYS[way].module, **WAYS[way].options(images["good qcow2"], path))
+        result = Host(site.hypervisor.uri).run(WAYS[way].module, **site.options(way, images["good qcow2"], path))
         opened = readers() - {site.hypervisor.pid}
     assert swapped, "no tool was started"
     assert not opened and not site.leaked() and CANARY.decode().strip() not in str(result)
