@@ -48,7 +48,7 @@ class Lines:
         since = now - self.said
         done, before = found.get("done") or 0, self.shown.get("done") or 0
         same_step = found.get("step") == self.shown.get("step")
-        total = found.get("total")
+        total = found.get("total") or 0
         news = bool(found) and (not same_step or done != before)
         far = bool(total) and (done - (before if same_step else 0)) * 100 >= PERCENT * total
         if since < SILENCE or not (since >= SELDOM or (news and since >= OFTEN) or (far and done)):
@@ -159,9 +159,9 @@ class TransferAction(ActionBase):
             return self.result(job, task_vars)
         except BaseException:  # the task's timeout, or somebody who gives up: nobody would look at its end any more
             if pid is not None:
-                gone = f"kill -0 {int(pid)} || break; sleep 0.2"
+                wait = f"kill -0 {int(pid)} || break; sleep 0.2"
                 # then core's wrapper writes what it takes for its result
-                self.shell(f"{{ kill {int(pid)}; for n in 1 2 3 4 5 6 7 8 9; do {gone}; done; sleep 0.5; }}")
+                self.shell(f"{{ kill {int(pid)}; for n in 1 2 3 4 5 6 7 8 9; do {wait}; done; sleep 0.5; }}")
             raise
         finally:
             self.shell(f"rm -f {shlex.quote(place)} {shlex.quote(progress)}")

@@ -63,7 +63,7 @@ def checks() -> list[Check]:
         Check("changelog", ["antsibull-changelog", "lint"]),
         # Modules run on Python 3.9 or newer, of which mypy knows 3.10; servers and lab of the tests on 3.11 or newer.
         # Tests themselves are run rather than typed.
-        Check("mypy", ["mypy", f"{TREE}plugins/module_utils"]),
+        Check("mypy", ["mypy", *(f"{TREE}plugins/{one}" for one in ("module_utils", "plugin_utils", "filter"))]),
         Check("mypy-servers", ["mypy", "--python-version", "3.11", f"{TREE}tests/servers", f"{TREE}tests/lab"]),
         Check("package", [python, "tests/static/package.py"], quick=False),
         Check("ansible-lint", ["ansible-lint", "--offline", "--strict", "-q", "--nocolor"], quick=False),

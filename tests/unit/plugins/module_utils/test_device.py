@@ -81,6 +81,46 @@ def test_a_disk_of_a_guest(there: Any) -> None:
     assert found["devices"][0]["blank"] is False
 
 
+class Pools:
+    """A connection that has one pool with one volume that is listed, and no device behind any of its names."""
+
+    def __init__(self) -> None:
+        self.xml = "<pool type='logical'><target><path>/dev/gone</path></target></pool>"
+
+    def pool(self, name: str) -> Any:
+        return mock.Mock(XMLDesc=lambda flags: self.xml) if name == "vms" else None
+
+    def volumes(self, pool: str) -> dict[str, Any]:
+        return {"listed": mock.Mock(path=lambda: "/dev/gone/elsewhere")} if pool == "vms" else {}
+
+
+@pytest.mark.parametrize(
+    ("use", "asked"),
+    [
+        pytest.param({"path": "/dev/gone/web"}, "/dev/gone/web", id="by its path"),
+        pytest.param({"path": "/dev/mapper/gone-web"}, "/dev/gone/web", id="by its name for device-mapper"),
+        pytest.param({"path": "/dev/gone-1/a-b"}, "/dev/mapper/gone--1-a--b", id="with hyphens"),
+        pytest.param({"pool": "vms", "volume": "web"}, "/dev/gone/web", id="by pool and volume"),
+        pytest.param({"pool": "vms", "volume": "listed"}, "/dev/gone/elsewhere", id="by a volume that libvirt lists"),
+    ],
+)
+def test_a_disk_of_a_guest_that_is_not_active(use: dict[str, str], asked: str) -> None:
+    uses = [chain.Use("web01", False, **use)]
+    with mock.patch.object(chain, "uses", return_value=uses), mock.patch.object(device, "ids", dict):
+        (found,) = device.device_info(Pools(), {"devices": [asked]})["devices"]
+    assert (found["exists"], found["users"]) == (False, ["a disk of 'web01' (defined)"])
+
+
+@pytest.mark.parametrize(
+    "use", [{"path": "/dev/gone/web2"}, {"pool": "other", "volume": "web"}, {"network": "rbd:gone/web"}]
+)
+def test_a_disk_of_a_guest_that_is_another_one(use: dict[str, str]) -> None:
+    uses = [chain.Use("web01", False, **use)]
+    with mock.patch.object(chain, "uses", return_value=uses), mock.patch.object(device, "ids", dict):
+        (found,) = device.device_info(Pools(), {"devices": ["/dev/gone/web"]})["devices"]
+    assert found["users"] == []
+
+
 def test_what_can_not_be_read_is_not_blank(there: Any) -> None:
     there["wipefs"].return_value = told(status=1)
     with pytest.raises(StorageError, match="what it holds can't be read"):
