@@ -77,15 +77,16 @@ def hidden(target: volume.Volume) -> Iterator[str]:
 
 def discard(target: volume.Volume, options: dict[str, Any], name: str) -> None:
     """Remove a hidden volume. A client that was killed counts as its user until the server gives it up."""
-    deadline = time.monotonic() + GIVEN_UP
+    deadline, open_at = time.monotonic() + GIVEN_UP, target.backend.watchers
+    again = open_at is not None
     while True:
         try:
             landing_of(target).discard(target.label, target.connection, options, name)
             return
         except StorageError:
-            open_at = target.backend.watchers
-            if open_at is None or time.monotonic() > deadline or not open_at(target.connection, options, name):
+            if open_at is None or not again or time.monotonic() > deadline:
                 raise
+            again = bool(open_at(target.connection, options, name))  # it may have been given up since
         time.sleep(0.5)
 
 

@@ -71,8 +71,5 @@ def test_scenario(hosts: None, environment: dict[str, str], name: str) -> None:
         ran = [host for host, ok, _changed in RECAP.findall(text) if int(ok)]
         assert "hv1" in ran, f"{step}: molecule takes a play without hosts for a success"
         assert "no hosts matched" not in text.lower(), step
-        changed = sum(int(number) for _host, _ok, number in RECAP.findall(text))
         if step == "converge":
-            assert changed > 0
-        if step == "verify":
-            assert changed == 0
+            assert any(int(changed) for _host, _ok, changed in RECAP.findall(text))
