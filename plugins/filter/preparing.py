@@ -41,6 +41,9 @@ ROLES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "security": lambda pool: {"path": pool.get("path")},
 }
 
+CARRIERS = ("iscsi", "multipath")  # what brings devices to a host
+CARRIED = ("lvm", "zfs", "btrfs")  # what stands on devices
+
 TELLING = ("target_iqn", "wwid", "name", "path")  # what tells one item of a role from another, whichever it has
 
 
@@ -48,12 +51,13 @@ def prepared(pools: Any, host: str, groups: Mapping[str, Iterable[str]]) -> dict
     """What the pools of a host ask of it.
 
     present, absent  key of `prepare` -> items of that role; absent are those of pools with that state.
+    carried          of those that are present: {item, devices} where the same pool brings their devices to the host.
     types            the types of the pools that are not absent, for the storage drivers of libvirt.
     """
     if not isinstance(pools, (list, tuple)):
         raise AnsibleFilterError("prepared: a list of pools is needed")
     found: dict[str, Any] = {side: {key: [] for key in ROLES} for side in ("present", "absent")}
-    types = set()
+    types, carried = set(), []
     for pool in meant(pools, host, groups):
         if not isinstance(pool, Mapping) or "type" not in pool:
             continue  # the layout says what is wrong with it
@@ -66,10 +70,17 @@ def prepared(pools: Any, host: str, groups: Mapping[str, Iterable[str]]) -> dict
             whole = {**known, **item, **({"state": "absent"} if gone else {})}
             if whole not in side:  # several pools may stand on one
                 side.append(whole)
+            if not gone and key in CARRIED and any(carrier in pool["prepare"] for carrier in CARRIERS):
+                carried.append({"item": whole, "devices": devices_of(whole)})
     for key, items in found["absent"].items():  # what another pool still stands on stays
         kept = [told(item) for item in found["present"][key]]
         found["absent"][key] = [item for item in items if told(item) not in kept]
-    return {**found, "types": sorted(types)}
+    return {**found, "carried": carried, "types": sorted(types)}
+
+
+def devices_of(item: Mapping[str, Any]) -> list[Any]:
+    """The devices that an item of host_lvm, host_btrfs or host_zfs names."""
+    return [one for part in (item, *(item.get("vdevs") or [])) for one in part.get("devices") or []]
 
 
 def told(item: Mapping[str, Any]) -> list[Any]:

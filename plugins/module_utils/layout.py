@@ -44,6 +44,7 @@ def argument_spec() -> dict[str, Any]:
         "volumes": {"type": "list", "elements": "dict", "default": []},
         "owner": {"type": "str", "default": DEFAULT_OWNER},
         "prune": {"type": "bool", "default": False},
+        reconcile.PREDICTING: {"type": "list", "elements": "str", "default": []},
         "return_all": {"type": "bool", "default": False},
     }
 
@@ -246,6 +247,7 @@ class Layout:
         one = pools.Pool(self.connection, backend, pools.wanted(backend, options, self.owner))
         if one.name in self.pools:
             raise twice(one)
+        one.expected = one.name in self.params[reconcile.PREDICTING]
         self.pools[one.name] = one
 
     def add_volume(self, options: dict[str, Any]) -> None:

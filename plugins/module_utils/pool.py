@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import connection as connections
 from . import fields, guards, permissions, reconcile, xmltree
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 INACTIVE_XML = 1  # VIR_STORAGE_XML_INACTIVE
 TAKE_BACK_SECONDS = 3.0
+STANDS_ON = ("no_source", "not_mounted")  # the refusals that an earlier task can be expected to see to
 VALIDATE = 1  # VIR_STORAGE_POOL_DEFINE_VALIDATE
 BUILD_DEFAULT, BUILD_NO_OVERWRITE, BUILD_OVERWRITE = 0, 4, 8  # virStoragePoolBuildFlags
 # The flags of virStoragePoolCreate that start a pool and build it likewise.
@@ -279,6 +280,7 @@ class Pool(Thing):
         self.connection, self.backend, self.want, self.name = connection, backend, want, str(want["name"])
         self.before: dict[str, Any] = {}
         self.planned = Plan()
+        self.expected = False  # whether an earlier task would have made what it stands on
         if "permissions" in want["options"]:
             want["options"]["permissions"] = permissions.resolved(
                 self.label, want["options"]["permissions"], connection.local
@@ -364,7 +366,8 @@ class Pool(Thing):
             raise StorageError(thing=self.label, code="bad_value", reason=error)
         host_directory = self.backend.makes_directory and not self.backend.mounts and self.connection.local
         if host_directory and self.want["state"] == "active":
-            guards.require_mounted(self.label, options["path"], self.want["require_mountpoint"])
+            mounted = self.want["require_mountpoint"]
+            self.awaiting(plan, lambda: guards.require_mounted(self.label, options["path"], mounted))
         if {"define", "create", "recreate"} & set(plan.steps):
             if self.backend.makes_directory:
                 guards.refuse_system_path(self.label, options["path"], self.connection.local)
@@ -373,11 +376,23 @@ class Pool(Thing):
         guards.require_secret(self.label, self.connection, self.want["options"].get("auth"), planned)
         if {"start", "create", "restart", "recreate"} & set(plan.steps):
             self.check_servers(options)
-            # what is about to be formatted need not be there yet
-            warnings = [] if builds and self.backend.blank else self.preflight(options)
-            plan.warnings += [] if before["active"] else warnings
+            if not (builds and self.backend.blank):  # what is about to be formatted need not be there yet
+                self.awaiting(plan, lambda: self.check_start(before, options, plan))
         if builds or ({"start", "create"} & set(plan.steps) and not before["active"]):
-            self.check_devices(options, builds)
+            self.awaiting(plan, lambda: self.check_devices(options, builds))
+
+    def awaiting(self, plan: Plan, check: Callable[[], None]) -> None:
+        """A guard of what the pool stands on, which says so where an earlier task would have made that."""
+        try:
+            check()
+        except StorageError as error:
+            if not self.expected or error.code not in STANDS_ON:
+                raise
+            plan.warnings.append(f"{self.label}: {error.reason}, so an earlier task is expected to see to that")
+
+    def check_start(self, before: dict[str, Any], options: dict[str, Any], plan: Plan) -> None:
+        warnings = self.preflight(options)
+        plan.warnings += [] if before["active"] else warnings
 
     def check_complete(self, options: dict[str, Any]) -> None:
         missing = [name for name, field in self.backend.fields.items() if field.required and name not in options]

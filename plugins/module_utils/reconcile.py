@@ -22,6 +22,7 @@ from .errors import StorageError
 from .plan import Thing
 
 MOST_ERRORS = 20  # shown in one message
+PREDICTING = "expected_pools"  # an option that means something in check mode alone
 SHORTEST_LINE = 8  # of a value with several lines; to hide shorter ones would hide half of a result
 SYSTEM_PYTHONS = ["/usr/bin/python3", "/usr/libexec/platform-python", "/usr/local/bin/python3"]
 
@@ -112,7 +113,7 @@ def run(
     uri = module.params["uri"]
     try:
         with contextlib.closing(connections.Connection.open(uri)) as connection:
-            wanted = things(connection, module.params)
+            wanted = things(connection, module.params if module.check_mode else {**module.params, PREDICTING: []})
             names = [] if module.check_mode else [name for thing in wanted for name in thing.locks()]
             with connection.locked(names, module.params["lock_timeout"]):
                 connection.forget()  # what was seen before the lock may have changed since

@@ -828,6 +828,8 @@ class Volume(Thing):
             return
         there = contents.thin_pools()
         found = there.get(thin_pool)
+        if found is None and self.planned_pool is not None and self.planned_pool.expected:
+            return
         if found is None:
             names = ", ".join(repr(name) for name in sorted(there))
             raise StorageError(

@@ -126,6 +126,14 @@ options:
       - Volumes, data and LUKS secrets are never pruned, and neither is what was there before the layout.
     type: bool
     default: false
+  expected_pools:
+    description:
+      - Pools whose storage an earlier task of the same run makes, such as a volume group or a mount.
+      - In check mode that task has made nothing. Where what these pools stand on is not there, a warning says so, and the
+        rest is predicted as if it were. Without check mode the option is of no effect.
+    type: list
+    elements: str
+    default: []
   return_all:
     description: Whether RV(outcomes) has every item, rather than those alone that are not C(ok).
     type: bool

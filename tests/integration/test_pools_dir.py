@@ -220,6 +220,22 @@ def test_mount_point_that_is_not_mounted(
     host.ok("pool_dir", **GONE)
 
 
+def test_what_an_earlier_task_would_have_mounted(host: Host, pool: dict[str, Any]) -> None:
+    """Check mode goes on where that task has only said so; a run does not."""
+    before = host.state()
+    item = {"type": "dir", **pool, "require_mountpoint": True}
+    volume = {"pool": pool["name"], "name": "web.raw", "format": "raw", "capacity": "1MiB"}
+    wanted = {"pools": [item], "volumes": [volume]}
+    expected = {**wanted, "expected_pools": [pool["name"]]}
+    host.refused("layout", "not_mounted", **wanted)
+    predicted = host.ok("layout", check=True, **expected)
+    assert [one["name"] for one in predicted["outcomes"]] == ["images", "images/web.raw"], predicted
+    assert any("so an earlier task is expected to see to that" in one for one in predicted["warnings"]), predicted
+    failed = host.run("layout", **expected)
+    assert failed["failed"] and failed["code"] == "not_mounted", failed
+    assert host.state() == before
+
+
 def test_require_mountpoint(host: Host, pool: dict[str, Any], loop_device: Any, fresh_hypervisor: Libvirtd) -> None:
     path = Path(pool["path"])
     path.mkdir()

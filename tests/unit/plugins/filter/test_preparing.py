@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.kvm.storage.plugins.filter.preparing import ROLES, prepared
+from ansible_collections.kvm.storage.plugins.filter.preparing import CARRIED, ROLES, prepared
 
 ROOT = Path(__file__).resolve().parents[4]
 GROUPS = {"all": ["kvm01", "kvm02"], "fast": ["kvm02"]}
@@ -82,6 +82,18 @@ def test_one_thing_that_two_pools_ask_for_is_one_item() -> None:
     assert asked(pool, {**pool, "name": "other"}) == asked(pool)
 
 
+@pytest.mark.parametrize("carrier", ["iscsi", "multipath"])
+def test_what_stands_on_devices_that_are_brought_to_the_host(carrier: str) -> None:
+    other = {**VG, "name": "other", "source_name": "local", "prepare": {"lvm": {}}}
+    zpool = {"type": "zfs", "name": "z", "source_name": "tank", "prepare": {carrier: {}, "zfs": {"vdevs": [VG]}}}
+    gone = {**VG, "name": "gone", "source_name": "old", "state": "absent", "prepare": {carrier: {}, "lvm": {}}}
+    pools = [other, zpool, gone, {**VG, "prepare": {carrier: {}, "lvm": None}}]
+    found = prepared(pools, "kvm01", GROUPS)
+    assert [one["item"]["name"] for one in found["carried"]] == ["tank", "fast"]
+    assert [one["devices"] for one in found["carried"]] == [["/dev/vdb"], ["/dev/vdb"]]
+    assert found["carried"][1]["item"] in found["present"]["lvm"]
+
+
 def test_types_are_those_of_pools_that_are_to_be_there() -> None:
     pools = [VG, {"type": "rbd", "name": "r"}, {"type": "zfs", "name": "z", "state": "absent"}]
     assert prepared(pools, "kvm01", GROUPS)["types"] == ["logical", "rbd"]
@@ -114,11 +126,14 @@ def test_every_role_that_prepares_a_host_can_be_asked_for() -> None:
 def test_both_tasks_of_the_role_know_every_key() -> None:
     for name, side in (("prepare", "present"), ("release", "absent")):
         tasks = yaml.safe_load((ROOT / f"roles/storage/tasks/{name}.yml").read_text(encoding="utf-8"))
+        tasks = [task for task in tasks if "ansible.builtin.include_role" in task]
         roles = [task["ansible.builtin.include_role"]["name"] for task in tasks]
         ours = [f"kvm.storage.host_{key}" for key in ROLES]
         assert roles == (ours if side == "present" else ours[::-1])
         for task, role in zip(tasks, roles):
             [value] = task["vars"].values()
             key = role.removeprefix("kvm.storage.host_")
-            assert f" storage_prepared.{side}.{key} " in value
-            assert task["when"] == f"storage_prepared.{side}.{key} | length > 0"
+            carried = side == "present" and key in CARRIED
+            asked = f"storage_prepared.{side}.{key}" + (" | difference(storage_items_later)" if carried else "")
+            assert f" {asked} " in value
+            assert task["when"] == f"{asked} | length > 0"
