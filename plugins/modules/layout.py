@@ -129,8 +129,8 @@ options:
   expected_pools:
     description:
       - Pools whose storage an earlier task of the same run makes, such as a volume group or a mount.
-      - In check mode that task has made nothing. Where what these pools stand on is not there, a warning says so, and the
-        rest is predicted as if it were. Without check mode the option is of no effect.
+      - In check mode that task has made nothing. Where what these pools stand on is not there, a warning says so, and
+        the rest is predicted as if it were. Without check mode the option is of no effect.
     type: list
     elements: str
     default: []
