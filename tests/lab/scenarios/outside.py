@@ -22,9 +22,9 @@ def names() -> list[str]:
     return sorted(name for group in groups.values() for name in group["hosts"])
 
 
-def on(host: str, command: str, status: int = 0) -> str:
-    """What a shell command prints on a host; it ends with the given status."""
+def on(host: str, command: str, status: int = 0, timeout: float = 180) -> str:
+    """What a shell command prints on a host; it ends with the given status, within some seconds."""
     argv = ["ssh", "-F", str(inventory().with_name("ssh_config")), host, command]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == status, f"{host}: {command}: {done.returncode}: {done.stderr}{done.stdout}"
     return done.stdout.strip()

@@ -24,6 +24,7 @@ import yaml
 
 from tests.lab.folder import ROOT
 from tests.lab.scenarios.outside import inventory, names, on
+from tests.servers.guest import disk_xml, domain_xml
 
 FETCHED = ROOT / ".cache/collections/ansible_collections"
 RECAP = re.compile(r"^(\w+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
@@ -32,6 +33,7 @@ BARE = "hv1"
 HYPERVISORS = ("hv1", "hv2")
 DISKS = {"lvm": [f"{BY_ID}VDB"], "zfs": [f"{BY_ID}VDC"], "btrfs": [f"{BY_ID}VDD"]}
 FILLED = "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_LABSDA"  # a disk that a test puts a file system on
+FORMS = {"nfs": "file", "san": "block"}
 POOLS = {"images", "local", "tank", "btrfs", "nfs", "nfs-by-the-host", "cifs", "san", "ceph"}
 
 
@@ -181,6 +183,38 @@ def test_what_one_host_has_made_the_other_has(fleet: Fleet) -> None:
         assert volume in on("hv2", f"virsh --quiet vol-list {pool}"), pool
     on("hv1", "echo from-hv1 | dd of=/srv/nfs/shared.raw conv=notrunc,fsync status=none")
     assert on("hv2", "head -c 8 /srv/nfs/shared.raw") == "from-hv1"
+
+
+def disk(kind: str, target: str) -> str:
+    """A disk on storage that both hosts have; what the guest writes is in no host's memory."""
+    plain = "<driver name='qemu' type='raw' cache='none'/>"
+    if kind == "rbd":
+        login = "<auth username='vms'><secret type='ceph' usage='vms'/></auth>"
+        place = "<source protocol='rbd' name='vms/cloud'><host name='storage' port='6789'/></source>"
+        return f"<disk type='network' device='disk'>{plain}{login}{place}<target dev='{target}' bus='virtio'/></disk>"
+    xml = disk_xml("/srv/nfs/shared.raw" if kind == "nfs" else "/dev/san/cluster", target, kind=FORMS[kind])
+    return xml.replace("<driver name='qemu' type='raw'/>", plain)
+
+
+def test_a_running_guest_moves_over_shared_storage(fleet: Fleet) -> None:
+    """By NFS, a LUN with multipath and Ceph at once; and what it has is refused to the host that it came from."""
+    disks = "".join(disk(kind, target) for kind, target in (("nfs", "vda"), ("san", "vdb"), ("rbd", "vdc")))
+    on("hv1", f"cat >/root/web.xml <<'END'\n{domain_xml('web', disks)}\nEND\nvirsh --quiet create /root/web.xml")
+    for host in HYPERVISORS:  # a shared group is active where it is used
+        on(host, "lvchange --activate y san/cluster")
+    on("hv1", "virsh migrate --live web qemu+ssh://hv2/system", timeout=300)
+    try:
+        assert on("hv2", "virsh domstate web") == "running"
+        assert "web" not in lines("hv1", "virsh --quiet list --all --name")
+        gone = [
+            {"pool": pool, "name": name, "state": "absent"} for pool, name in (("nfs", "shared.raw"), ("ceph", "cloud"))
+        ]
+        for volume in gone:
+            ran = fleet.play("storage", "--limit", "hv1", storage_pools=[], storage_volumes=[volume])
+            assert (ran.status, ran.changed["hv1"]) == (2, 0)
+            assert "QEMU" in ran.output or "open at" in ran.output
+    finally:
+        on("hv2", "virsh destroy web")
 
 
 def test_nothing_differs(fleet: Fleet) -> None:
