@@ -160,6 +160,7 @@ WHOLE = (
     "migrate to raw",
     "migrate to another host",
     "download",
+    "download as it is",
 )
 # Without a domain that says otherwise, a volume that has the wanted format already is taken for one that was converted.
 TAKEN = [("convert", "a guest wrote a whole qcow2")]
