@@ -43,6 +43,43 @@ MULTIPATH: dict[str, Any] = {
     "host_multipath_maps": [{"wwid": "36001405aaaa", "alias": "vms"}],
     "host_multipath_paths": {"stdout_lines": ["36001405aaaa|vms|sdb|active", "36001405aaaa|vms|sdc|failed"]},
 }
+MOUNTS: dict[str, Any] = {
+    "host_mounts_list": [{"path": "/srv/nas", "src": "nas:/a", "fstype": "nfs", "opts": ["hard"], "guard": "false"}],
+    "host_mounts_seen": {"stdout_lines": ["/etc/fstab:nas:/b /srv/nas nfs defaults 0 0"]},
+}
+NAS = {"path": "/srv/nas", "hosts": [{"name": "nas"}]}
+CIFS: dict[str, Any] = {
+    "host_cifs_mounts": [{**NAS, "share": "a", "auth": {"username": "vm", "password": "secret"}}],
+    "host_cifs_qemu": {"owner": "qemu", "group": "kvm"},
+    "host_cifs_seen": {
+        "results": [
+            {
+                "item": "/srv/nas",
+                "stat": {
+                    "exists": True,
+                    "checksum": "3825283b7e209302b3d5573bc12edef0399b62e0",
+                    "mode": "0644",
+                    "uid": 0,
+                },
+            }
+        ]
+    },
+}
+SECURITY: dict[str, Any] = {
+    "host_security_directories": [{"path": "/vms", "selinux_type": "virt_content_t", "delete_data": "false"}],
+    "host_security_stat": {"stdout_lines": ["/sys/fs/selinux/enforce\tregular file\t?", "/\tdirectory\ta:b:root_t:s0"]},
+    "host_security_canonical": {"stdout_lines": ["/", "/data"]},
+}
+LIBVIRT: dict[str, Any] = {
+    "libvirt_system": "Debian",
+    "libvirt_pool_types": ["rbd", "iscsi_direct", "vstorage"],
+    "libvirt_lock_manager": "sanlock",
+    "libvirt_sanlock": {"host_id": 7, "user": ""},
+    "libvirt_settings": {
+        "stdout_lines": ['/etc/libvirt/qemu.conf:lock_manager = "sanlock"', "/etc/libvirt/qemu-sanlock.conf:user = 'a'"]
+    },
+    "libvirt_before": {"stdout": "web\n/vms       \n//<pool type='rbd' supported='yes'/>", "rc": 0},
+}
 # role: (variables, expressions, what they are)
 ROLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "host_btrfs": (
@@ -66,6 +103,64 @@ ROLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "host_iscsi_written.settings['node.session.initial_login_retry_max']": "1",
             "host_iscsi_written.records[0].differs": True,
             "'secret' in host_iscsi_written.records[0].input": True,
+        },
+    ),
+    "host_mounts": (
+        MOUNTS,
+        {
+            "host_mounts_plan.wrong": [],
+            "host_mounts_plan.made": ["/srv/nas"],
+            "host_mounts_plan.guarded": [],
+            "host_mounts_plan.refused": [
+                "/srv/nas: nas:/b is mounted there or declared in fstab, not nas:/a; give another path, or take that "
+                "away first"
+            ],
+            # the shell's classes are in it, and nothing of YAML
+            "host_mounts_line is search('^[\\^].*[)]$')": True,
+        },
+    ),
+    "host_nfs": (
+        {"host_nfs_mounts": [{**NAS, "source_path": "/a"}]},
+        {"host_nfs_plan.wrong": [], "host_nfs_plan.mounts[0].src": "nas:/a"},
+    ),
+    "host_cifs": (
+        CIFS,
+        {
+            "host_cifs_plan.wrong": [],
+            "host_cifs_plan.written": ["/srv/nas"],
+            "host_cifs_plan.owners": ["-user", "qemu", "-o", "-group", "kvm"],
+            "host_cifs_logins": {"/srv/nas": "username=vm\npassword=secret\n"},
+            "'secret' in host_cifs_plan | string": False,
+            # its checksum is that of the module stat, and its mode is not
+            "host_cifs_plan.mounts[0].stale": False,
+        },
+    ),
+    "host_security": (
+        SECURITY,
+        {
+            "host_security_plan.problems": [],
+            "host_security_plan.obstacles": ["/vms: leads to /data; give that path"],
+            "host_security_plan.contexts": [{"target": "/vms(/.*)?", "setype": "virt_content_t"}],
+            "host_security_plan.labelled": ["/vms"],
+        },
+    ),
+    "libvirt": (
+        LIBVIRT,
+        {
+            "libvirt_plan.problems": [
+                "libvirt_pool_types: this system has no package for vstorage; take them out",
+                "libvirt_sanlock: host_id 7 is that of another host, too; give each host a number of its own",
+            ],
+            "libvirt_plan.obstacles": [
+                "libvirt_lock_manager: web run, whose locks belong to the lock manager that is there; stop or migrate "
+                "them, or name them in libvirt_unlocked_guests"
+            ],
+            "libvirt_plan.to_restart": ["libvirtd.service"],
+            "libvirt_plan.lines | map(attribute='line')": ["auto_disk_leases = 1", "host_id = 7"],
+            "libvirt_plan.surplus": [{"file": "qemu-sanlock.conf", "key": "user"}],
+            "libvirt_plan.stay": True,
+            # three slashes between four answers
+            "libvirt_question.split('; echo /; ') | length": 4,
         },
     ),
     "host_multipath": (
@@ -100,7 +195,10 @@ def test_plan(role: str, tmp_path: Path) -> None:
         ],
     }
     inventory = tmp_path / "hosts.yml"
-    hosts: dict[str, Any] = {"localhost": {}, "other": {"host_iscsi_initiator_iqn": IQN}}
+    hosts: dict[str, Any] = {
+        "localhost": {},
+        "other": {"host_iscsi_initiator_iqn": IQN, "libvirt_sanlock": {"host_id": 7}},
+    }
     inventory.write_text(json.dumps({"all": {"hosts": hosts}}), encoding="utf-8")
     file = tmp_path / "play.yml"
     file.write_text(json.dumps([play]), encoding="utf-8")

@@ -1,0 +1,31 @@
+# Copyright: (c) 2026, kvm.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the role host_security does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.kvm.storage.plugins.plugin_utils import labels
+
+
+def security_plan(wanted: Any, seen: Any) -> dict[str, Any]:
+    for value, keys in ((wanted, labels.WANTED), (seen, labels.SEEN)):
+        if not isinstance(value, Mapping) or set(value) != set(keys):
+            raise AnsibleFilterError(f"security_plan: a dictionary is needed with {', '.join(keys)}")
+    try:
+        return labels.plan(wanted, seen)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"security_plan: what was declared or seen can't be read: {error}") from None
+
+
+class FilterModule:
+    """The filter of the role."""
+
+    def filters(self) -> dict[str, Any]:
+        return {"security_plan": security_plan}
