@@ -226,8 +226,8 @@ def seen_on(results: Mapping[str, Any]) -> Seen:
         name=known[0][0].strip(),
         base=next((one[0] for one in facts.get("base", ())), LOCAL),
         sessions=[Session(*fields) for fields in facts.get("session", ())],
-        luns=[(sid, device) for sid, device in facts.get("lun", ())],
-        files={record: file for record, file in facts.get("record", ())},
+        luns=[(fields[0], fields[1]) for fields in facts.get("lun", ())],
+        files={fields[0]: fields[1] for fields in facts.get("record", ())},
         lines=lines,
         old=[fields[0] for fields in facts.get("old", ())],
         addresses={

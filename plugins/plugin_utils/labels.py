@@ -232,7 +232,7 @@ def seen_on(every: Iterable[Directory], results: Mapping[str, Any]) -> Seen:
         full=lines_of(results["full"]),
         users=lines_of(results["users"]),
         policy={fields[0]: type_of(fields[1]) for fields in policy if len(fields) > 1},
-        rules=[(file, rule.strip()) for file, _, rule in rules],
+        rules=[(file, rule.strip()) for file, dummy, rule in rules],
     )
 
 

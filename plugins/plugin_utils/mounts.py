@@ -245,7 +245,7 @@ def seen_on(results: Mapping[str, Any]) -> Seen:
     declared: dict[str, list[Row]] = {}
     units: dict[str, str] = {}
     for line in lines_of(results["seen"]):
-        file, _, content = line.partition(":")
+        file, dummy, content = line.partition(":")
         if file == "/proc/self/mounts":
             keep(live, content.split())
         elif file == "/etc/fstab":
@@ -259,7 +259,7 @@ def seen_on(results: Mapping[str, Any]) -> Seen:
         live=live,
         declared=declared,
         units=units,
-        kinds={path: kind for kind, _, path in pairs},
+        kinds={path: kind for kind, dummy, path in pairs},
         led={one: real for one, real in zip(asked_for, lines_of(led)[1:]) if one != real},
         users=lines_of(results["users"]),
         answers=[

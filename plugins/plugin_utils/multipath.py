@@ -154,7 +154,7 @@ def seen_on(results: Mapping[str, Any]) -> Seen:
             for uuid, name, size, least, *parts in facts.get("dm", ())
         ],
         known=[fields[0] for fields in facts.get("wwid", ())],
-        disks=[(device, serial) for device, serial in facts.get("disk", ())],
+        disks=[(fields[0], fields[1]) for fields in facts.get("disk", ())],
         users={
             one["path"]: [user for user in one["users"] if not user.startswith(OWN)]
             for one in results["used"].get("devices") or ()

@@ -223,7 +223,7 @@ class Plan(zfs.Decided):
                 self.problem(
                     thing, f"{portal['name']!r} is no IP address", "give portals by their addresses on this host"
                 )
-            if not re.fullmatch(r"[0-9]{1,5}", str(portal.get("port") or PORT)) or not port_of(portal) < 1 << 16:
+            if not re.fullmatch(r"[0-9]{1,5}", str(portal.get("port") or PORT)) or port_of(portal) >= 1 << 16:
                 self.problem(thing, f"{portal['port']!r} is no port", "give one from 1 to 65535")
         auth = target.get("auth")
         if auth and not (auth.get("username") and auth.get("password")):

@@ -31,7 +31,6 @@ POOLS = {"images", "local", "tank", "btrfs", "nfs", "nfs-by-the-host", "cifs", "
 class Ran(NamedTuple):
     """What a playbook did."""
 
-    status: int
     output: str
     changed: dict[str, int]
 
@@ -86,18 +85,20 @@ class Fleet:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def play(self, name: str, *options: str, **variables: Any) -> Ran:
-        """Run a playbook of the collection; variables are those of every host."""
+    def play(self, name: str, *options: str, status: int = 0, **variables: Any) -> Ran:
+        """Run a playbook of the collection, which ends with the given status; variables are those of every host."""
         more = ["-e", json.dumps(variables)] if variables else []
         began = time.monotonic()
         done = self.run(
             "ansible-playbook", f"kvm.storage.{name}", "-i", str(inventory()), "-i", "fleet", *options, *more
         )
         said = done.stdout + done.stderr
-        print(f"{name} {options}: {time.monotonic() - began:.0f} s\n{said}")
+        print(f"{name} {options}: {time.monotonic() - began:.0f} s\n{said[-20000:]}")
         for secret in self.secrets:
             assert secret not in said
-        return Ran(done.returncode, said, {host: int(changed) for host, _ok, changed, *_rest in RECAP.findall(said)})
+        failed = [line[:2000] for line in said.splitlines() if line.startswith(("fatal:", "failed:"))]
+        assert done.returncode == status, "\n".join(failed)
+        return Ran(said, {host: int(changed) for host, _ok, changed, *_rest in RECAP.findall(said)})
 
 
 def lines(host: str, command: str) -> set[str]:
@@ -131,8 +132,7 @@ def check_wrong_disks(fleet: Fleet, host: str) -> None:
     on(host, f"mkfs.ext4 -q -F {FILLED}")
     before = on(host, "lsblk -nro NAME,FSTYPE,SIZE")
     for disk, words in ((f"{BY_ID}NONE", "not there"), (FILLED, "ext4")):
-        ran = fleet.play("prepare", "--limit", host, disks={**DISKS, "lvm": [*DISKS["lvm"], disk]})
-        assert ran.status == 2
+        ran = fleet.play("prepare", "--limit", host, status=2, disks={**DISKS, "lvm": [*DISKS["lvm"], disk]})
         assert disk in ran.output and words in ran.output
     assert on(host, "lsblk -nro NAME,FSTYPE,SIZE") == before
     on(host, f"wipefs -aq {FILLED}")
