@@ -24,7 +24,7 @@ FETCHED = ROOT / ".cache/collections/ansible_collections"
 RECAP = re.compile(r"^(\w+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 BY_ID = "/dev/disk/by-id/virtio-LAB"
 DISKS = {"lvm": [f"{BY_ID}VDB"], "zfs": [f"{BY_ID}VDC"], "btrfs": [f"{BY_ID}VDD"]}
-FILLED = "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_LABSDA"  # a disk that a test puts a file system on
+FILLED = "/dev/disk/by-id/wwn-0x5000c50015ea71aa"  # a disk that a test puts a file system on
 POOLS = {"images", "local", "tank", "btrfs", "nfs", "nfs-by-the-host", "cifs", "san", "ceph"}
 
 
