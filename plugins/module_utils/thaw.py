@@ -28,11 +28,15 @@ if sys.stdin.read() != {THAWED!r}:
 def watched(uri: str, uuid: str) -> Iterator[Callable[[], None]]:
     """Around all that a domain is frozen for; the function says that it is thawed."""
     reading, writing = os.pipe()
+    waiting, begun = os.pipe()  # its end closes when the other program begins
     argv = [sys.executable, "-c", PROGRAM, uri, uuid]
     watcher = os.fork()
     if watcher == 0:
         become(argv, reading)
     os.close(reading)
+    os.close(begun)
+    os.read(waiting, 1)  # until then it would be killed with this group, and the guest stay frozen
+    os.close(waiting)
     words: list[str] = []
     try:
         yield lambda: words.append(THAWED)

@@ -181,7 +181,15 @@ class Connection:
 
 
 def build(connection=None, **declared):
-    params = {"secrets": [], "pools": [], "volumes": [], "owner": "layout", "prune": False, **declared}
+    params = {
+        "secrets": [],
+        "pools": [],
+        "volumes": [],
+        "owner": "layout",
+        "prune": False,
+        "expected_pools": [],
+        **declared,
+    }
     spec = layout.argument_spec()["secrets"]["options"]
     defaults = {name: option.get("default") for name, option in spec.items()}
     params["secrets"] = [{**defaults, **one} for one in params["secrets"]]
