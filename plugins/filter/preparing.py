@@ -51,13 +51,14 @@ def prepared(pools: Any, host: str, groups: Mapping[str, Iterable[str]]) -> dict
     """What the pools of a host ask of it.
 
     present, absent  key of `prepare` -> items of that role; absent are those of pools with that state.
+    devices          those that are named and must be there before anything begins.
     carried          of those that are present: {item, devices} where the same pool brings their devices to the host.
     types            the types of the pools that are not absent, for the storage drivers of libvirt.
     """
     if not isinstance(pools, (list, tuple)):
         raise AnsibleFilterError("prepared: a list of pools is needed")
     found: dict[str, Any] = {side: {key: [] for key in ROLES} for side in ("present", "absent")}
-    types, carried = set(), []
+    types, carried, devices = set(), [], []
     for pool in meant(pools, host, groups):
         if not isinstance(pool, Mapping) or "type" not in pool:
             continue  # the layout says what is wrong with it
@@ -70,12 +71,16 @@ def prepared(pools: Any, host: str, groups: Mapping[str, Iterable[str]]) -> dict
             whole = {**known, **item, **({"state": "absent"} if gone else {})}
             if whole not in side:  # several pools may stand on one
                 side.append(whole)
-            if not gone and key in CARRIED and any(carrier in pool["prepare"] for carrier in CARRIERS):
+            if gone or key not in CARRIED:
+                continue
+            if any(carrier in pool["prepare"] for carrier in CARRIERS):
                 carried.append({"item": whole, "devices": devices_of(whole)})
+            else:
+                devices += [one for one in devices_of(whole) if one not in devices]
     for key, items in found["absent"].items():  # what another pool still stands on stays
         kept = [told(item) for item in found["present"][key]]
         found["absent"][key] = [item for item in items if told(item) not in kept]
-    return {**found, "carried": carried, "types": sorted(types)}
+    return {**found, "devices": devices, "carried": carried, "types": sorted(types)}
 
 
 def devices_of(item: Mapping[str, Any]) -> list[Any]:

@@ -78,7 +78,7 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario("site", BARE_FLEET, 40, inside=False, long=True),
-        Scenario("prepared", SERVED, 25, inside=False),
+        Scenario("prepared", SERVED, 25, inside=False, long=True),
         Scenario("molecule", (), 60, inside=False),
         Scenario("shared", FLEET, 20),
         Scenario("netfs", SERVED),

@@ -127,12 +127,15 @@ def check_storage(host: str) -> bool:
     return True
 
 
+LOOK = f"lsblk -nro NAME,FSTYPE,SIZE {' '.join(disk for some in DISKS.values() for disk in some)} {FILLED}"
+
+
 def check_wrong_disks(fleet: Fleet, host: str) -> None:
     """One disk is not there, and one has a file system: each is refused before anything is written."""
     on(host, f"mkfs.ext4 -q -F {FILLED}")
-    before = on(host, "lsblk -nro NAME,FSTYPE,SIZE")
+    before = on(host, LOOK)
     for disk, words in ((f"{BY_ID}NONE", "not there"), (FILLED, "ext4")):
         ran = fleet.play("prepare", "--limit", host, status=2, disks={**DISKS, "lvm": [*DISKS["lvm"], disk]})
         assert disk in ran.output and words in ran.output
-    assert on(host, "lsblk -nro NAME,FSTYPE,SIZE") == before
+    assert on(host, LOOK) == before
     on(host, f"wipefs -aq {FILLED}")

@@ -4,14 +4,14 @@
 
 """A hypervisor and a storage server: every kind of storage of the example by one playbook, and no change by the next.
 
-Each role that prepares hosts for the example runs twice here. test_site.py begins with bare hosts, and takes longer.
+Each role that prepares hosts for the example runs twice here. test_site.py begins with bare hosts.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from tests.lab.scenarios.fleet import Fleet, check_storage, check_wrong_disks
+from tests.lab.scenarios.fleet import Fleet, check_storage
 from tests.lab.scenarios.outside import on
 
 HOST = "hv1"
@@ -20,10 +20,6 @@ HOST = "hv1"
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     return Fleet(tmp_path_factory.mktemp("fleet"))
-
-
-def test_a_disk_that_is_wrong_is_refused_before_anything_is_written(fleet: Fleet) -> None:
-    check_wrong_disks(fleet, HOST)
 
 
 def test_everything_is_made(fleet: Fleet) -> None:

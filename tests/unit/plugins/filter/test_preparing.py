@@ -92,6 +92,7 @@ def test_what_stands_on_devices_that_are_brought_to_the_host(carrier: str) -> No
     assert [one["item"]["name"] for one in found["carried"]] == ["tank", "fast"]
     assert [one["devices"] for one in found["carried"]] == [["/dev/vdb"], ["/dev/vdb"]]
     assert found["carried"][1]["item"] in found["present"]["lvm"]
+    assert found["devices"] == ["/dev/vdb"]  # of the group that nothing brings to the host
 
 
 def test_types_are_those_of_pools_that_are_to_be_there() -> None:
