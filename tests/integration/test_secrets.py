@@ -420,7 +420,7 @@ def test_values_are_nowhere_after_a_playbook(talkative: Libvirtd, iscsi: Target,
     assert shown_in(text_below(home), values) == []
     commands = b"\n".join(watch.seen).decode(errors="replace")
     assert "AnsiballZ_secret" in commands
-    made = rf"qemu-img\0.*{re.escape(variables['images'])}/disk\b"
+    made = rf"qemu-img\0create\0.*{re.escape(variables['images'])}/\.kvm\.storage-"
     assert re.search(made, commands), "the making of the LUKS volume was seen"
     assert shown_in(commands, values) == []
     log = talkative.log.read_text(encoding="utf-8", errors="replace")
