@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from xml.sax.saxutils import escape
 
-from ansible.module_utils.parsing.convert_bool import boolean
-
 from ansible_collections.kvm.storage.plugins.module_utils import sizes
+
+from .values import flag, text, unique, words
 
 # The boot goes on without a file system whose disk is gone, and what starts guests and pools waits for the mount.
 # Images need no device nodes, no setuid and no execution. Of options that exclude each other the later wins.
@@ -197,7 +197,7 @@ def declared(item: Mapping[str, Any]) -> FileSystem:
         options=[part for option in words(item.get("options")) for part in option.split(",") if part],
         subvolumes=[] if absent else [subvolume(path, one) for one in item.get("subvolumes") or []],
         absent=absent,
-        delete_data=truth(item.get("delete_data")),
+        delete_data=flag(item.get("delete_data")),
     )
 
 
@@ -207,32 +207,11 @@ def subvolume(path: str, item: Mapping[str, Any]) -> Subvolume:
     return Subvolume(
         name=name,
         path=f"{path}/{name}",
-        nocow=truth(item.get("nocow")),
+        nocow=flag(item.get("nocow")),
         quota=None if item.get("quota") is None else str(item["quota"]),
         absent=item.get("state") == "absent",
-        delete_data=truth(item.get("delete_data")),
+        delete_data=flag(item.get("delete_data")),
     )
-
-
-def truth(value: Any) -> bool:
-    """A bool as Ansible takes one: the string "false", which is no empty one, gives no data up."""
-    return boolean(value if value is not None else False)
-
-
-def text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def words(value: Any) -> list[str]:
-    """A list as Ansible takes one: a string is split at its commas."""
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",")] if value else []
-    return [str(one) for one in value or []]
-
-
-def unique(items: Iterable[Any]) -> list[Any]:
-    """In their order."""
-    return list(dict.fromkeys(items))
 
 
 def limit(quota: str) -> str:

@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .values import text, unique
+
 IQN = re.compile(
     r"iqn\.[0-9]{4}-(0[1-9]|1[0-2])\.[a-zA-Z0-9.-]+(:[^\s/]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16}([0-9A-Fa-f]{16})?"
 )
@@ -181,15 +183,6 @@ def place(portal: Mapping[str, Any], host: Seen) -> str:
     """A portal as iscsiadm takes it."""
     where = address(portal, host)
     return f"[{where}]:{port(portal)}" if ":" in where else f"{where}:{port(portal)}"
-
-
-def text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def unique(items: Iterable[Any]) -> list[Any]:
-    """In their order."""
-    return list(dict.fromkeys(items))
 
 
 def names(wanted: Mapping[str, Any]) -> list[str]:

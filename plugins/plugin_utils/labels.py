@@ -18,6 +18,8 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 
+from .values import flag, lines_of, text, unique
+
 PATH = re.compile(r"(/[A-Za-z0-9_.+@%=:,-]+)+")
 TYPE = re.compile("[a-z0-9_]+")
 # Files of these file systems have no label of their own; a boolean lets guests use them.
@@ -159,20 +161,6 @@ def plan(wanted: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def unique(items: Iterable[Any]) -> list[Any]:
-    """In their order, and not without regard to case, as Jinja's is."""
-    return list(dict.fromkeys(items))
-
-
-def text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def flag(value: Any) -> bool:
-    """A quoted "false" is not true."""
-    return False if value is None else bool(boolean(value))
-
-
 # What is declared.
 
 
@@ -234,10 +222,6 @@ def seen_on(every: Iterable[Directory], results: Mapping[str, Any]) -> Seen:
         policy={fields[0]: type_of(fields[1]) for fields in policy if len(fields) > 1},
         rules=[(file, rule.strip()) for file, dummy, rule in rules],
     )
-
-
-def lines_of(result: Mapping[str, Any]) -> list[str]:
-    return list(result.get("stdout_lines") or ())
 
 
 def type_of(label: str) -> str:

@@ -11,11 +11,11 @@ units of libvirt 9.0 to 11.3.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible.module_utils.parsing.convert_bool import boolean
+from .values import flag, lines_of, text, unique
 
 SUPPORTED = re.compile("<pool type='([^']+)' supported='yes'")
 
@@ -152,24 +152,6 @@ def plan(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
         "forgotten": [pool for pool in before.pools if pool not in (*before.transient, *after.pools)],
         "types_unknown": [name for name in wanted["types"] if name not in after.types],
     }
-
-
-def unique(items: Iterable[Any]) -> list[Any]:
-    """In their order, and not without regard to case, as Jinja's is."""
-    return list(dict.fromkeys(items))
-
-
-def text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def flag(value: Any) -> bool:
-    """A quoted "false" is not true."""
-    return False if value is None else bool(boolean(value))
-
-
-def lines_of(result: Mapping[str, Any]) -> list[str]:
-    return list(result.get("stdout_lines") or ())
 
 
 # What was seen.

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible.module_utils.parsing.convert_bool import boolean
+from .values import flag, lines_of, text, unique
 
 PATH = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -168,24 +168,6 @@ def plan(wanted: Iterable[Mapping[str, Any]], results: Mapping[str, Any]) -> dic
     }
 
 
-def unique(items: Iterable[Any]) -> list[Any]:
-    """In their order, and not without regard to case, as Jinja's is."""
-    found: list[Any] = []
-    for item in items:
-        if item not in found:
-            found.append(item)
-    return found
-
-
-def text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def flag(value: Any, usual: bool) -> bool:
-    """A quoted "false" is not true."""
-    return usual if value is None else bool(boolean(value))
-
-
 # What is declared.
 
 
@@ -268,10 +250,6 @@ def seen_on(results: Mapping[str, Any]) -> Seen:
             if "state" in one
         ],
     )
-
-
-def lines_of(result: Mapping[str, Any]) -> list[str]:
-    return list(result.get("stdout_lines") or ())
 
 
 def keep(rows: dict[str, list[Row]], fields: list[str]) -> None:

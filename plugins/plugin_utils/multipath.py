@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .values import unique
+
 WWID = re.compile(r"[0-9A-Za-z_.:-]+")
 ALIAS = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.:+=@-]*")
 SETTING = re.compile(r"[a-z_]+")
@@ -127,11 +129,6 @@ def paths(one: Mapping[str, Any]) -> int:
     """How many paths must be active; 0 for what is no number."""
     given = one.get("paths", USUAL_PATHS)
     return int(given) if re.fullmatch("[0-9]{1,9}", str(given), re.ASCII) else 0
-
-
-def unique(items: Iterable[Any]) -> list[Any]:
-    """In their order."""
-    return list(dict.fromkeys(items))
 
 
 # What was seen.

@@ -21,6 +21,8 @@ from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.kvm.storage.plugins.module_utils import sizes
 
+from .values import unique
+
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 EXTENT = 4 * MIB  # of LVM, unless given
 LABEL = MIB  # what LVM keeps at the begin of a device (default_data_alignment)
@@ -214,14 +216,6 @@ def named(item: Item) -> dict[str, Any]:
 
 
 # Small words
-
-
-def unique(values: Iterable[Any]) -> list[Any]:
-    found: list[Any] = []
-    for value in values:
-        if value not in found:
-            found.append(value)
-    return found
 
 
 def step(say: str, *argv: str) -> Step:

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import zfs
-from .btrfs import patterns, truth, unique, words
+from .btrfs import patterns
+from .values import flag, unique, words
 
 CACHE = "/etc/zfs/zpool.cache"
 HOSTID = "/etc/hostid"
@@ -500,7 +501,7 @@ class Plan(zfs.Decided):
                 self.unlike(pool["name"], "state or vdevs")
             pool["vdevs"] = pool["vdevs"] or vdevs
             pool["overwrite"] += words(item.get("overwrite"))
-            pool["delete_data"] = pool["delete_data"] or truth(item.get("delete_data"))
+            pool["delete_data"] = pool["delete_data"] or flag(item.get("delete_data"))
             if item.get("scrub"):
                 self.put(pool, {"scrub": pool["scrub"]} if pool["scrub"] else {}, {"scrub": item["scrub"]})
                 pool["scrub"] = item["scrub"]
@@ -510,7 +511,7 @@ class Plan(zfs.Decided):
                 name = str(dataset["name"])
                 state = dataset.get("state") or "present"
                 known = pool["datasets"].setdefault(name, {"state": state, "properties": {}, "delete_data": False})
-                known["delete_data"] = known["delete_data"] or truth(dataset.get("delete_data"))
+                known["delete_data"] = known["delete_data"] or flag(dataset.get("delete_data"))
                 self.put(pool, {"state": known["state"]}, {"state": state})
                 self.put(pool, known["properties"], values_of(dataset.get("properties") or {}))
         return list(found.values())

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import zfs
-from .btrfs import truth, unique, words
+from .values import flag, unique, words
 
 UNITS = ("rtslib-fb-targetctl.service", "target.service")
 ORDER = """# of the role kvm.storage.zfs_over_iscsi
@@ -95,9 +95,9 @@ def normal(target: Mapping[str, Any]) -> Target:
             "source_name": str(one["source_name"]),
             "zvol": f"{one['source_name']}/{one['name']}",
             "state": one.get("state") or "present",
-            "sparse": None if one.get("sparse") in (None, "") else truth(one["sparse"]),
-            "delete_data": truth(one.get("delete_data") or False),
-            "despite_sessions": truth(one.get("despite_sessions") or False),
+            "sparse": None if one.get("sparse") in (None, "") else flag(one["sparse"]),
+            "delete_data": flag(one.get("delete_data") or False),
+            "despite_sessions": flag(one.get("despite_sessions") or False),
         }
         for one in target.get("volumes") or []
     ]
@@ -106,8 +106,8 @@ def normal(target: Mapping[str, Any]) -> Target:
         "target_iqn": iqn_of(target["target_iqn"]),
         "state": target.get("state") or "present",
         "initiators": unique(iqn_of(name) for name in words(target.get("initiators"))),
-        "delete_data": truth(target.get("delete_data") or False),
-        "despite_sessions": truth(target.get("despite_sessions") or False),
+        "delete_data": flag(target.get("delete_data") or False),
+        "despite_sessions": flag(target.get("despite_sessions") or False),
         "volumes": volumes,
     }
 
