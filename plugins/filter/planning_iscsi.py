@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Callable
 
-from ansible.errors import AnsibleError, AnsibleFilterError
-
 from ansible_collections.kvm.storage.plugins.plugin_utils import iscsi_nodes
+from ansible_collections.kvm.storage.plugins.plugin_utils.filtering import need_keys, telling_nothing
 
 
 def iscsi_plan(wanted: Any, seen: Any) -> dict[str, Any]:
@@ -30,17 +28,9 @@ def iscsi_records(wanted: Any, seen: Any) -> dict[str, Any]:
 
 
 def worked_out(name: str, wanted: Any, seen: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result of work, or an error that repeats nothing of the values, which may be passwords."""
-    for value, keys in ((wanted, iscsi_nodes.WANTED), (seen, iscsi_nodes.SEEN)):
-        if not isinstance(value, Mapping) or set(value) != set(keys):
-            raise AnsibleFilterError(f"{name}: a dictionary is needed with {', '.join(keys)}")
-    try:
-        return work()
-    except AnsibleError:
-        raise  # a variable that is not defined, by its name
-    except Exception as error:
-        reason = type(error).__name__
-    raise AnsibleFilterError(f"{name}: a value is not what the argument spec of the role host_iscsi says ({reason})")
+    need_keys(name, wanted, iscsi_nodes.WANTED)
+    need_keys(name, seen, iscsi_nodes.SEEN)
+    return telling_nothing(name, work)
 
 
 class FilterModule:

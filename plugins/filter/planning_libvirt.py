@@ -6,18 +6,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.kvm.storage.plugins.plugin_utils import libvirt_daemons
+from ansible_collections.kvm.storage.plugins.plugin_utils.filtering import need_keys
 
 
 def libvirt_plan(wanted: Any, seen: Any) -> dict[str, Any]:
-    for value, keys in ((wanted, libvirt_daemons.WANTED), (seen, libvirt_daemons.SEEN)):
-        if not isinstance(value, Mapping) or set(value) != set(keys):
-            raise AnsibleFilterError(f"libvirt_plan: a dictionary is needed with {', '.join(keys)}")
+    need_keys("libvirt_plan", wanted, libvirt_daemons.WANTED)
+    need_keys("libvirt_plan", seen, libvirt_daemons.SEEN)
     try:
         return libvirt_daemons.plan(wanted, seen)
     except (AttributeError, KeyError, TypeError) as error:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from ansible.errors import AnsibleError, AnsibleFilterError
+from ansible.errors import AnsibleFilterError
 
 from ansible_collections.kvm.storage.plugins.plugin_utils import mounts
+from ansible_collections.kvm.storage.plugins.plugin_utils.filtering import telling_nothing
 
 
 def mounts_plan(wanted: Any, seen: Any) -> dict[str, Any]:
@@ -35,16 +36,9 @@ def cifs_logins(shares: Any) -> dict[str, str]:
 
 
 def worked_out(name: str, items: Any, work: Callable[[], Any]) -> Any:
-    """The result of work, or an error that repeats nothing of the values, which may be passwords."""
     if not isinstance(items, (list, tuple)) or not all(isinstance(one, Mapping) for one in items):
         raise AnsibleFilterError(f"{name}: a list of mounts is needed, each a dictionary")
-    try:
-        return work()
-    except AnsibleError:
-        raise  # a variable that is not defined, by its name
-    except Exception as error:
-        reason = type(error).__name__
-    raise AnsibleFilterError(f"{name}: a value is not what the argument spec of the role says ({reason})")
+    return telling_nothing(name, work)
 
 
 class FilterModule:

@@ -6,18 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
-
 from ansible_collections.kvm.storage.plugins.plugin_utils import multipath
+from ansible_collections.kvm.storage.plugins.plugin_utils.filtering import need_keys
 
 
 def multipath_plan(wanted: Any, seen: Any) -> dict[str, Any]:
-    for value, keys in ((wanted, multipath.WANTED), (seen, multipath.SEEN)):
-        if not isinstance(value, Mapping) or set(value) != set(keys):
-            raise AnsibleFilterError(f"multipath_plan: a dictionary is needed with {', '.join(keys)}")
+    need_keys("multipath_plan", wanted, multipath.WANTED)
+    need_keys("multipath_plan", seen, multipath.SEEN)
     return multipath.plan(wanted, seen)
 
 

@@ -6,18 +6,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.kvm.storage.plugins.plugin_utils import labels
+from ansible_collections.kvm.storage.plugins.plugin_utils.filtering import need_keys
 
 
 def security_plan(wanted: Any, seen: Any) -> dict[str, Any]:
-    for value, keys in ((wanted, labels.WANTED), (seen, labels.SEEN)):
-        if not isinstance(value, Mapping) or set(value) != set(keys):
-            raise AnsibleFilterError(f"security_plan: a dictionary is needed with {', '.join(keys)}")
+    need_keys("security_plan", wanted, labels.WANTED)
+    need_keys("security_plan", seen, labels.SEEN)
     try:
         return labels.plan(wanted, seen)
     except (AttributeError, KeyError, TypeError) as error:

@@ -71,7 +71,7 @@ def prepared(pools: Any, host: str, groups: Mapping[str, Iterable[str]]) -> dict
             whole = {**known, **item, **({"state": "absent"} if gone else {})}
             if whole not in side:  # several pools may stand on one
                 side.append(whole)
-            if gone or key not in CARRIED:
+            if gone or whole.get("state") == "absent" or key not in CARRIED:
                 continue
             if any(carrier in pool["prepare"] for carrier in CARRIERS):
                 carried.append({"item": whole, "devices": devices_of(whole)})

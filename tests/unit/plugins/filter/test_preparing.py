@@ -95,6 +95,11 @@ def test_what_stands_on_devices_that_are_brought_to_the_host(carrier: str) -> No
     assert found["devices"] == ["/dev/vdb"]  # of the group that nothing brings to the host
 
 
+def test_a_device_of_what_goes_need_not_be_there() -> None:
+    pool = {**VG, "prepare": {"lvm": {"state": "absent"}}}
+    assert prepared([pool], "kvm01", GROUPS)["devices"] == []
+
+
 def test_types_are_those_of_pools_that_are_to_be_there() -> None:
     pools = [VG, {"type": "rbd", "name": "r"}, {"type": "zfs", "name": "z", "state": "absent"}]
     assert prepared(pools, "kvm01", GROUPS)["types"] == ["logical", "rbd"]
